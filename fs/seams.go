@@ -1,0 +1,58 @@
+package fs
+
+import (
+	"context"
+	"iter"
+
+	"github.com/btmount/btmount/fs/tree"
+)
+
+// Catalog is the set of trees that the kernel sees, below the directory tree.Root.
+// Every method answers from memory and never waits for the network; a name that
+// does not exist is an error that matches io/fs.ErrNotExist.
+type Catalog interface {
+	// Stat returns what is known of a node now. Entry.Name may be empty for tree.Root.
+	Stat(ctx context.Context, id tree.ID) (tree.Entry, error)
+	// Lookup finds one name in a directory.
+	Lookup(ctx context.Context, dir tree.ID, name string) (tree.Entry, error)
+	// List yields the entries of dir from position from on, in an order that
+	// stays the same until the catalog reports a change of dir.
+	List(ctx context.Context, dir tree.ID, from int) iter.Seq2[tree.Entry, error]
+	// Open opens a file. pid is the process that asked, 0 if unknown.
+	Open(ctx context.Context, file tree.ID) (Content, error)
+}
+
+// Content is the bytes of one open file. ReadAt waits until all of p is verified,
+// ctx ends, or the bytes cannot be had; it returns fewer bytes than asked only at
+// the end of the file, with io.EOF or nil. It is safe for concurrent use.
+type Content interface {
+	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
+	Close() error
+}
+
+// Attributer is a Catalog that knows extended attributes (user.btmount.*).
+type Attributer interface {
+	// Attribute returns one value; an unknown name matches io/fs.ErrNotExist.
+	Attribute(ctx context.Context, id tree.ID, name string) ([]byte, error)
+	// Attributes returns the names that Attribute knows for id.
+	Attributes(ctx context.Context, id tree.ID) ([]string, error)
+}
+
+// Sizer is a Catalog that knows how much it holds, for statfs(2).
+type Sizer interface {
+	// Space returns the bytes of all content, those of them still absent, and the number of files.
+	Space() (total, absent int64, files int)
+}
+
+// Change tells the kernel side that names in a directory changed.
+type Change struct {
+	Dir  tree.ID
+	Name string // the name that came, went, or now means another node
+}
+
+// Watcher is a Catalog that changes while it is mounted.
+type Watcher interface {
+	// Watch calls f after each change until stop is called. f may be called from
+	// any goroutine, never with a lock held that the other methods take.
+	Watch(f func(Change)) (stop func())
+}
