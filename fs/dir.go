@@ -1,0 +1,161 @@
+package fs
+
+import (
+	"context"
+	"syscall"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/btmount/btmount/fs/tree"
+)
+
+// listBatch is how many entries are asked of the catalog at a time.
+const listBatch = 128
+
+// dirNode is a directory. Names in one that is changing come and go.
+type dirNode struct {
+	node
+	changing bool
+}
+
+var (
+	_ gofuse.NodeGetattrer      = (*dirNode)(nil)
+	_ gofuse.NodeLookuper       = (*dirNode)(nil)
+	_ gofuse.NodeOpendirHandler = (*dirNode)(nil)
+	_ gofuse.NodeOnForgetter    = (*dirNode)(nil)
+	_ gofuse.FileReaddirenter   = (*dirHandle)(nil)
+	_ gofuse.FileSeekdirer      = (*dirHandle)(nil)
+	_ gofuse.FileLookuper       = (*dirHandle)(nil)
+)
+
+// Lookup finds a name. That it does not exist is remembered by the kernel, too.
+func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofuse.Inode, syscall.Errno) {
+	d.server.watched(d)
+	e, err := d.server.catalog.Lookup(ctx, d.id, name)
+	if err != nil {
+		return nil, errno(err)
+	}
+	return d.child(ctx, &e, out), 0
+}
+
+// child returns the node of an entry. It makes a new one only if the kernel does
+// not know the name yet, because listing a directory asks for every one of them.
+func (d *dirNode) child(ctx context.Context, e *tree.Entry, out *fuse.EntryOut) *gofuse.Inode {
+	d.server.fill(&out.Attr, e)
+	out.SetEntryTimeout(nameTTL)
+	out.SetAttrTimeout(attrTTL(e))
+	id := identity(e)
+	if known := d.GetChild(e.Name); known != nil && known.StableAttr() == id {
+		return known
+	}
+	return d.NewInode(ctx, d.server.newNode(e), id)
+}
+
+// OnForget is called when the kernel has forgotten the directory.
+func (d *dirNode) OnForget() { d.server.changing.CompareAndDelete(d.id, d) }
+
+// OpendirHandle opens a directory. The kernel keeps the listing of one that does
+// not change.
+func (d *dirNode) OpendirHandle(_ context.Context, _ uint32) (gofuse.FileHandle, uint32, syscall.Errno) {
+	d.server.watched(d)
+	if d.changing {
+		return &dirHandle{dir: d}, 0, 0
+	}
+	return &dirHandle{dir: d}, fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE, 0
+}
+
+// dirHandle lists one directory. Position 0 is ".", 1 is "..", and entry i of the
+// catalog is at 2+i; d_off of an entry is the position after it. go-fuse calls it
+// for one request at a time.
+//
+// A directory that may change is read whole when the listing starts, so that a
+// torrent that comes or goes meanwhile does not make others appear twice or never.
+// The others are read in batches: a handle on a million names stays small.
+type dirHandle struct {
+	dir   *dirNode
+	pos   int
+	batch []tree.Entry
+	base  int // entry number of batch[0]
+	out   fuse.DirEntry
+}
+
+// Seekdir moves to a position that an earlier entry gave as its offset.
+func (h *dirHandle) Seekdir(_ context.Context, off uint64) syscall.Errno {
+	if off > 1<<32 {
+		return syscall.EINVAL
+	}
+	h.pos = int(off)
+	if off == 0 { // rewinddir(3) shall see what is there now
+		h.batch, h.base = nil, 0
+	}
+	return 0
+}
+
+// Readdirent returns the next entry, nil at the end.
+func (h *dirHandle) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno) {
+	switch h.pos {
+	case 0:
+		h.emit(".", syscall.S_IFDIR, h.dir.ino())
+	case 1:
+		h.emit("..", syscall.S_IFDIR, h.dir.parentIno())
+	default:
+		e, err := h.entry(ctx, h.pos-2)
+		if e == nil {
+			return nil, errno(err)
+		}
+		h.emit(e.Name, format(e.Kind), e.Ino)
+	}
+	return &h.out, 0
+}
+
+func (h *dirHandle) emit(name string, mode uint32, ino uint64) {
+	h.pos++
+	h.out = fuse.DirEntry{Name: name, Mode: mode, Ino: ino, Off: uint64(h.pos)}
+}
+
+// entry returns entry i, nil after the last.
+func (h *dirHandle) entry(ctx context.Context, i int) (*tree.Entry, error) {
+	whole := h.dir.changing
+	if i < h.base || i >= h.base+len(h.batch) {
+		if whole && h.batch != nil {
+			return nil, nil
+		}
+		from := i
+		if whole {
+			from = 0
+		}
+		h.batch, h.base = h.batch[:0], from
+		for e, err := range h.dir.server.catalog.List(ctx, h.dir.id, from) {
+			if err != nil {
+				return nil, err
+			}
+			if h.batch = append(h.batch, e); !whole && len(h.batch) == listBatch {
+				break
+			}
+		}
+	}
+	if i >= h.base+len(h.batch) {
+		return nil, nil
+	}
+	return &h.batch[i-h.base], nil
+}
+
+// Lookup is called for each entry of a READDIRPLUS, just after Readdirent returned
+// it: no need to search for the name again. It may also repeat older names, after
+// an interrupt.
+func (h *dirHandle) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofuse.Inode, syscall.Errno) {
+	if i := h.pos - 3 - h.base; !h.dir.changing && i >= 0 && i < len(h.batch) && h.batch[i].Name == name {
+		return h.dir.child(ctx, &h.batch[i], out), 0
+	}
+	return h.dir.Lookup(ctx, name, out)
+}
+
+func (n *node) ino() uint64 { return n.StableAttr().Ino }
+
+func (d *dirNode) parentIno() uint64 {
+	if _, parent := d.Parent(); parent != nil {
+		return parent.StableAttr().Ino
+	}
+	return d.ino()
+}

@@ -1,0 +1,83 @@
+package fs_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/btmount/btmount/fs"
+	"github.com/btmount/btmount/fs/fstest"
+)
+
+// noise returns bytes that are different everywhere.
+func noise(n int) []byte {
+	b := make([]byte, n)
+	r := rand.NewChaCha8([32]byte{1})
+	r.Read(b)
+	return b
+}
+
+// library is a tree that has one of everything.
+func library() []fstest.File {
+	files := []fstest.File{
+		{Path: "big.bin", Data: noise(3<<20 + 1234)},
+		{Path: "empty"},
+		{Path: "one byte", Data: []byte("x")},
+		{Path: "bin/run.sh", Data: []byte("#!/bin/sh\n"), Exec: true},
+		{Path: "page", Data: noise(4096)},
+		{Path: "sub/dir/deep/ünïcode 日本.txt", Data: []byte("text")},
+		{Path: "sub/link", Symlink: "bin/run.sh"},
+		{Path: "sub/dir/up", Symlink: "big.bin"},
+		{Path: "to dir", Symlink: "sub/dir"},
+	}
+	for i := range 10_000 {
+		files = append(files, fstest.File{Path: fmt.Sprintf("many/file %05d", i), Data: []byte{byte(i)}})
+	}
+	return files
+}
+
+// mount mounts a catalog for the length of a test, and holds Unmount against its
+// promise at the end.
+func mount(t testing.TB, c fs.Catalog, configure ...func(*fs.Config)) (*fs.Server, string) {
+	t.Helper()
+	cfg := fs.Config{Catalog: c, Mountpoint: fstest.Point(t), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	for _, f := range configure {
+		f(&cfg)
+	}
+	s, err := fs.Mount(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unmount(t, s) })
+	return s, s.Mountpoint()
+}
+
+func unmount(t testing.TB, s *fs.Server) {
+	t.Helper()
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := s.Unmount(ctx); err != nil {
+		t.Errorf("after %v: %v", time.Since(start), err)
+		return
+	}
+	s.Wait()
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("unmount took %v", took)
+	}
+	if ours, err := fs.Mounted(s.Mountpoint()); ours || err != nil {
+		t.Errorf("still mounted: %v, %v", ours, err)
+	}
+}
+
+func TestFilesystem(t *testing.T) {
+	files := library()
+	c := fstest.Memory(files...)
+	t.Run("catalog", func(t *testing.T) { fstest.RunCatalog(t, c, "", files) })
+	_, point := mount(t, c)
+	t.Run("mount", func(t *testing.T) { fstest.Run(t, point, files) })
+}

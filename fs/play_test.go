@@ -1,0 +1,3 @@
+package fs_test
+
+func play(role, point string) {}

@@ -1,0 +1,54 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	iofs "io/fs"
+	"strings"
+	"syscall"
+)
+
+// xattrPrefix is of all attributes that a catalog can have: ls and the kernel ask
+// for security labels and access lists, and need not reach it.
+const xattrPrefix = "user."
+
+// Getxattr answers getxattr(2). The kernel asks first with an empty buffer.
+func (n *node) Getxattr(ctx context.Context, name string, dest []byte) (uint32, syscall.Errno) {
+	attributer, ok := n.server.catalog.(Attributer)
+	if !ok || !strings.HasPrefix(name, xattrPrefix) {
+		return 0, syscall.ENODATA
+	}
+	value, err := attributer.Attribute(ctx, n.id, name)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return 0, syscall.ENODATA
+	}
+	if err != nil {
+		return 0, errno(err)
+	}
+	return give(dest, value)
+}
+
+// Listxattr answers listxattr(2): names, each with a NUL after it.
+func (n *node) Listxattr(ctx context.Context, dest []byte) (uint32, syscall.Errno) {
+	attributer, ok := n.server.catalog.(Attributer)
+	if !ok {
+		return 0, 0
+	}
+	names, err := attributer.Attributes(ctx, n.id)
+	if err != nil {
+		return 0, errno(err)
+	}
+	var list []byte
+	for _, name := range names {
+		list = append(append(list, name...), 0)
+	}
+	return give(dest, list)
+}
+
+// give copies value if there is room, and tells its size in any case.
+func give(dest, value []byte) (uint32, syscall.Errno) {
+	if len(dest) < len(value) {
+		return uint32(len(value)), syscall.ERANGE
+	}
+	return uint32(copy(dest, value)), 0
+}
