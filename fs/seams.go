@@ -9,16 +9,19 @@ import (
 
 // Catalog is the set of trees that the kernel sees, below the directory tree.Root.
 // Every method answers from memory and never waits for the network; a name that
-// does not exist is an error that matches io/fs.ErrNotExist.
+// does not exist is an error that matches io/fs.ErrNotExist, and an id that means
+// nothing any more one that also matches syscall.ESTALE: the kernel then looks for
+// its path anew.
 type Catalog interface {
 	// Stat returns what is known of a node now. Entry.Name may be empty for tree.Root.
 	Stat(ctx context.Context, id tree.ID) (tree.Entry, error)
 	// Lookup finds one name in a directory.
 	Lookup(ctx context.Context, dir tree.ID, name string) (tree.Entry, error)
 	// List yields the entries of dir from position from on, in an order that
-	// stays the same until the catalog reports a change of dir.
+	// stays the same until the catalog reports a change of dir. A directory whose
+	// Entry is Settled never changes.
 	List(ctx context.Context, dir tree.ID, from int) iter.Seq2[tree.Entry, error]
-	// Open opens a file. pid is the process that asked, 0 if unknown.
+	// Open opens a file. Pid(ctx) is the process that asked.
 	Open(ctx context.Context, file tree.ID) (Content, error)
 }
 
