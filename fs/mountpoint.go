@@ -107,8 +107,8 @@ func clear(point string, log *slog.Logger) error {
 			return err
 		}
 		_, err = patiently(point, func() (struct{}, error) {
-			var st unix.Stat_t
-			return struct{}{}, unix.Stat(point, &st)
+			var st unix.Statfs_t // unlike stat(2), never answered from the kernel's memory
+			return struct{}{}, unix.Statfs(point, &st)
 		})
 		dead := errors.Is(err, unix.ENOTCONN)
 		switch {

@@ -41,7 +41,8 @@ func (h *fileHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.Rea
 	if len(dest) == 0 {
 		return fuse.ReadResultData(nil), 0
 	}
-	r := newRequest(ctx, h.server.ctx, h.timeoutFor(off, int64(len(dest))))
+	timeout, again := h.timeoutFor(off, int64(len(dest)))
+	r := newRequest(ctx, h.server.ctx, timeout)
 	defer r.finish()
 	if cause := context.Cause(h.server.ctx); cause != nil {
 		return nil, errno(cause)
@@ -56,7 +57,9 @@ func (h *fileHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.Rea
 	number := contentErrno(err, r.cause())
 	switch number {
 	case syscall.ETIMEDOUT:
-		h.miss(off, int64(len(dest)))
+		if !again {
+			h.miss(off, int64(len(dest)))
+		}
 	case syscall.EIO:
 		h.server.log.Error("read failed", "file", h.node.Path(nil), "offset", off, "length", len(dest), "err", err)
 	}
@@ -66,17 +69,18 @@ func (h *fileHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.Rea
 // timeoutFor returns how long a read may wait. When a READ of a whole read-ahead
 // window fails, the kernel asks again at once for the first page alone. That must
 // not double the time after which the reader gets its error, but the page may well
-// be there: so the one read that follows a timeout on the heels, in the same place,
-// waits only a moment. A negative result is no limit.
-func (h *fileHandle) timeoutFor(off, length int64) time.Duration {
+// be there: so the one read that follows a timeout on the heels, for a part of the
+// same place, waits only a moment, and again is true. A negative timeout is no limit.
+func (h *fileHandle) timeoutFor(off, length int64) (timeout time.Duration, again bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	missed, at := h.missed, h.at
 	h.missed = extent{}
-	if off >= missed.off && off+length <= missed.end && time.Since(at) < retryWait {
-		return min(retryWait, h.server.readTimeout)
+	part := off >= missed.off && off+length <= missed.end && length < missed.end-missed.off
+	if part && time.Since(at) < retryWait {
+		return min(retryWait, h.server.readTimeout), true
 	}
-	return h.server.readTimeout
+	return h.server.readTimeout, false
 }
 
 // miss remembers a read that timed out.

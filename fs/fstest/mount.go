@@ -307,4 +307,3 @@ func ReadAll(p string) (string, error) {
 	b, err := io.ReadAll(f)
 	return string(b), err
 }
-
