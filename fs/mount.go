@@ -117,7 +117,6 @@ func (s *Server) options(cfg Config) *gofuse.Options {
 			MaxBackground:        maxBackground,
 			DisableSplice:        true,
 			SyncRead:             true,
-			IgnoreSecurityLabels: true,
 			EnableSymlinkCaching: true,
 			ExtraCapabilities:    fuse.CAP_READDIRPLUS_AUTO,
 			Logger:               logger,

@@ -8,14 +8,20 @@ import (
 	"syscall"
 )
 
-// xattrPrefix is of all attributes that a catalog can have: ls and the kernel ask
-// for security labels and access lists, and need not reach it.
+// xattrPrefix is of all attributes that a catalog can have. ls asks for a security
+// label and an access list of each file. Told that a file has none, it asks again for
+// the next one, which is most of what "ls -lR" costs; told that the filesystem does
+// not know such things, it asks no more. That is why this package answers itself and
+// does not use go-fuse's IgnoreSecurityLabels, which says "none".
 const xattrPrefix = "user."
 
-// Getxattr answers getxattr(2). The kernel asks first with an empty buffer.
+// Getxattr answers getxattr(2). Programs ask first with an empty buffer.
 func (n *node) Getxattr(ctx context.Context, name string, dest []byte) (uint32, syscall.Errno) {
+	if !strings.HasPrefix(name, xattrPrefix) {
+		return 0, syscall.EOPNOTSUPP
+	}
 	attributer, ok := n.server.catalog.(Attributer)
-	if !ok || !strings.HasPrefix(name, xattrPrefix) {
+	if !ok {
 		return 0, syscall.ENODATA
 	}
 	value, err := attributer.Attribute(ctx, n.id, name)
