@@ -1,0 +1,192 @@
+package cache
+
+import (
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/btmount/btmount/cache/extent"
+)
+
+// blockSize is the unit in which the filesystem below allocates and frees.
+const blockSize = 4096
+
+// body is the sparse file of one file of an object.
+type body struct {
+	path string
+	span extent.Extent // its place in the object's byte space
+	pool *pool
+	used atomic.Int64 // pool clock of the last use
+
+	mu    sync.Mutex
+	f     *os.File // nil when closed
+	refs  int      // users of f; the pool closes only at 0
+	dirty bool     // written since the last sync
+	made  bool     // the file exists with its full size
+}
+
+// acquire opens the body if needed; create makes it at its full size.
+// Each acquire that succeeds is paired with a release.
+func (b *body) acquire(create bool) (*os.File, error) {
+	b.mu.Lock()
+	if b.f != nil && (b.made || !create) {
+		b.refs++
+		f := b.f
+		b.mu.Unlock()
+		b.used.Store(b.pool.clock.Add(1))
+		return f, nil
+	}
+	f, err := b.openLocked(create)
+	if err == nil {
+		b.refs++
+	}
+	b.mu.Unlock()
+	if err == nil {
+		b.used.Store(b.pool.clock.Add(1))
+		b.pool.opened(b)
+	}
+	return f, err
+}
+
+func (b *body) openLocked(create bool) (*os.File, error) {
+	flags := os.O_RDWR | unix.O_NOFOLLOW
+	if create {
+		flags |= os.O_CREATE
+	}
+	f, err := os.OpenFile(b.path, flags, 0o600)
+	if os.IsNotExist(err) && create {
+		if err = os.MkdirAll(filepath.Dir(b.path), 0o700); err == nil {
+			f, err = os.OpenFile(b.path, flags, 0o600)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if create {
+		// st_size is the size of the file from the start; the blocks come with the data.
+		if err := f.Truncate(b.span.Len); err != nil {
+			f.Close()
+			return nil, err
+		}
+		b.made = true
+	}
+	if b.f != nil {
+		f.Close()
+		return b.f, nil
+	}
+	b.f = f
+	return f, nil
+}
+
+func (b *body) release() {
+	b.mu.Lock()
+	b.refs--
+	b.mu.Unlock()
+}
+
+func (b *body) markDirty() {
+	b.mu.Lock()
+	b.dirty = true
+	b.mu.Unlock()
+}
+
+// sync brings what was written to the disk.
+func (b *body) sync() error {
+	b.mu.Lock()
+	dirty := b.dirty
+	b.dirty = false
+	b.mu.Unlock()
+	if !dirty {
+		return nil
+	}
+	f, err := b.acquire(false)
+	if err != nil {
+		return err
+	}
+	defer b.release()
+	return unix.Fdatasync(int(f.Fd()))
+}
+
+// punch frees the bytes [from, to) of the body.
+func (b *body) punch(from, to int64) error {
+	f, err := b.acquire(false)
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer b.release()
+	return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, from, to-from)
+}
+
+// closeIdle closes the descriptor unless someone uses it.
+func (b *body) closeIdle() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.refs > 0 || b.f == nil {
+		return false
+	}
+	if b.dirty {
+		_ = unix.Fdatasync(int(b.f.Fd())) // an error here shows again as a hash mismatch after an unclean stop
+		b.dirty = false
+	}
+	b.f.Close()
+	b.f = nil
+	return true
+}
+
+// pool bounds the descriptors that bodies hold open.
+type pool struct {
+	max   int
+	clock atomic.Int64
+
+	mu   sync.Mutex
+	open map[*body]struct{}
+}
+
+func newPool(max int) *pool { return &pool{max: max, open: map[*body]struct{}{}} }
+
+// opened notes that b holds a descriptor and closes the longest unused ones above the limit.
+func (p *pool) opened(b *body) {
+	p.mu.Lock()
+	p.open[b] = struct{}{}
+	var victims []*body
+	for over := len(p.open) - p.max; over > 0; over-- {
+		v := p.oldestLocked(b)
+		if v == nil {
+			break
+		}
+		delete(p.open, v)
+		victims = append(victims, v)
+	}
+	p.mu.Unlock()
+	for _, v := range victims {
+		if !v.closeIdle() {
+			p.mu.Lock()
+			p.open[v] = struct{}{} // in use: it stays, and the limit is exceeded for as long
+			p.mu.Unlock()
+		}
+	}
+}
+
+func (p *pool) oldestLocked(not *body) *body {
+	var v *body
+	for b := range p.open {
+		if b != not && (v == nil || b.used.Load() < v.used.Load()) {
+			v = b
+		}
+	}
+	return v
+}
+
+// forget closes b for good.
+func (p *pool) forget(b *body) {
+	p.mu.Lock()
+	delete(p.open, b)
+	p.mu.Unlock()
+	b.closeIdle()
+}

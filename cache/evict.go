@@ -1,0 +1,101 @@
+package cache
+
+import (
+	"cmp"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// candidate is a unit that may go.
+type candidate struct {
+	obj   *Object
+	unit  int
+	stamp uint32
+}
+
+// victims returns the least recently used candidates that together free at least
+// need bytes; cost tells what each frees. Pure: it reorders c and nothing else.
+func victims(c []candidate, need int64, cost func(candidate) int64) []candidate {
+	slices.SortFunc(c, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(a.stamp, b.stamp), cmp.Compare(a.unit, b.unit))
+	})
+	for i := range c {
+		if need <= 0 {
+			return c[:i]
+		}
+		need -= cost(c[i])
+	}
+	return c
+}
+
+// keepRoom evicts until the headroom is free.
+func (s *Store) keepRoom() {
+	s.mu.Lock()
+	over := s.used - (s.limit - s.headroom())
+	s.mu.Unlock()
+	if over > 0 {
+		s.evict(over)
+	}
+}
+
+// evict frees at least need bytes if it can and returns how many it freed.
+// Folders of objects that nobody opened go first, the longest unused one first;
+// then units, least recently used first.
+func (s *Store) evict(need int64) (freed int64) {
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
+	for freed < need {
+		n := s.evictDormant()
+		if n == 0 {
+			break
+		}
+		freed += n
+	}
+	if freed >= need {
+		return freed
+	}
+	s.mu.Lock()
+	objects := make([]*Object, 0, len(s.objects))
+	for _, o := range s.objects {
+		objects = append(objects, o)
+	}
+	s.mu.Unlock()
+	var all []candidate
+	for _, o := range objects {
+		all = o.candidates(all)
+	}
+	for _, v := range victims(all, need-freed, func(c candidate) int64 { return c.obj.cost(c.unit) }) {
+		freed += v.obj.evict(v.unit, v.stamp)
+	}
+	return freed
+}
+
+// evictDormant removes the longest unused folder that no object has open.
+func (s *Store) evictDormant() int64 {
+	s.mu.Lock()
+	oldest := ""
+	for name, d := range s.dormant {
+		if oldest == "" || d.at.Before(s.dormant[oldest].at) {
+			oldest = name
+		}
+	}
+	d := s.dormant[oldest]
+	delete(s.dormant, oldest)
+	s.mu.Unlock()
+	if oldest == "" {
+		return 0
+	}
+	dir := filepath.Join(s.cfg.Dir, "objects", oldest)
+	// The journal goes first: bodies without it are only wasted space, never wrong bytes.
+	if err := os.Remove(filepath.Join(dir, "units")); err != nil && !os.IsNotExist(err) {
+		s.log.Warn("cache evict", "dir", dir, "err", err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		s.log.Warn("cache evict", "dir", dir, "err", err)
+	}
+	s.mu.Lock()
+	s.used -= d.bytes
+	s.mu.Unlock()
+	return max(d.bytes, 1)
+}

@@ -1,0 +1,309 @@
+package cache
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/btmount/btmount/cache/extent"
+)
+
+// Begin charges unit u to the budget before its first byte is written. It may
+// evict. Begin of a unit that is begun or present does nothing.
+func (o *Object) Begin(u int) error {
+	o.mu.Lock()
+	for o.leaving.has(u) {
+		o.settled.Wait() // its old bytes are being punched: a write now would be lost
+	}
+	if o.filling.has(u) || o.present.has(u) || o.suspect.has(u) || o.closed {
+		o.mu.Unlock()
+		return nil
+	}
+	o.filling.set(u) // claimed before the lock is let go, charged below
+	o.mu.Unlock()
+	if err := o.store.reserve(o.cost(u)); err != nil {
+		o.mu.Lock()
+		o.filling.clear(u)
+		o.mu.Unlock()
+		return fmt.Errorf("%s unit %d: %w", o.Key, u, err)
+	}
+	return nil
+}
+
+// Abandon gives the charge of a unit back that will not be finished. Its bytes are freed.
+func (o *Object) Abandon(u int) {
+	o.mu.Lock()
+	if !o.filling.has(u) {
+		o.mu.Unlock()
+		return
+	}
+	o.filling.clear(u)
+	edge := o.leaveLocked(u)
+	o.mu.Unlock()
+	o.free(u, edge)
+}
+
+// edges tells which neighbours of a leaving unit are absent and held back from
+// being begun, so that a block shared with them may be punched whole.
+type edges struct{ low, high bool }
+
+// leaveLocked marks u as leaving, and absent neighbours with it until free.
+func (o *Object) leaveLocked(u int) (e edges) {
+	guard := func(n int) bool {
+		if n < 0 || n >= o.units || o.present.has(n) || o.suspect.has(n) || o.filling.has(n) || o.leaving.has(n) {
+			return false
+		}
+		o.leaving.set(n)
+		return true
+	}
+	o.leaving.set(u)
+	return edges{low: guard(u - 1), high: guard(u + 1)}
+}
+
+// free punches a unit that is leaving and uncharges it.
+func (o *Object) free(u int, e edges) int64 {
+	o.punch(o.UnitExtent(u), e)
+	cost := o.cost(u)
+	o.store.unreserve(cost)
+	o.mu.Lock()
+	o.leaving.clear(u)
+	if e.low {
+		o.leaving.clear(u - 1)
+	}
+	if e.high {
+		o.leaving.clear(u + 1)
+	}
+	o.mu.Unlock()
+	o.settled.Broadcast()
+	return cost
+}
+
+// WriteAt stores bytes of units that were begun. They are not readable until Commit.
+func (o *Object) WriteAt(p []byte, off int64) error {
+	return o.each(extent.Extent{Off: off, Len: int64(len(p))}, func(b *body, part extent.Extent) error {
+		f, err := b.acquire(true)
+		if err != nil {
+			return err
+		}
+		defer b.release()
+		_, err = f.WriteAt(p[part.Off-off:part.End()-off], part.Off-b.span.Off)
+		return err
+	}, nil)
+}
+
+// ReadBack reads bytes that were written but not committed, to hash them again.
+func (o *Object) ReadBack(p []byte, off int64) error { return o.pread(p, off) }
+
+// Commit marks unit u verified and wakes the reads that it completes. Its bytes
+// were all written before.
+func (o *Object) Commit(u int) {
+	_ = o.each(o.UnitExtent(u), func(b *body, _ extent.Extent) error { b.markDirty(); return nil }, nil)
+	if err := o.journal.append(record{unit: uint32(u), session: o.store.session.Number, op: opPresent}); err != nil {
+		// The unit is good for this session; the next one will fetch it again.
+		o.store.log.Warn("cache journal", "err", err)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.filling.clear(u)
+	o.suspect.clear(u)
+	o.present.set(u)
+	o.stamps[u] = o.store.clock()
+	for w := range o.waiters {
+		if w.first <= u && u < w.last && o.present.all(w.first, w.last) {
+			delete(o.waiters, w)
+			w.done <- nil
+		}
+	}
+}
+
+// Fail ends the reads that wait for unit u. Only for causes that waiting will not mend.
+func (o *Object) Fail(u int, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for w := range o.waiters {
+		if w.first <= u && u < w.last {
+			delete(o.waiters, w)
+			w.done <- err
+		}
+	}
+}
+
+// pread reads from the bodies; what has no body is zeros.
+func (o *Object) pread(p []byte, off int64) error {
+	return o.each(extent.Extent{Off: off, Len: int64(len(p))}, func(b *body, part extent.Extent) error {
+		f, err := b.acquire(false)
+		if err != nil {
+			return err
+		}
+		defer b.release()
+		n, err := f.ReadAt(p[part.Off-off:part.End()-off], part.Off-b.span.Off)
+		if err == io.EOF && int64(n) == part.Len {
+			err = nil
+		}
+		return err
+	}, func(gap extent.Extent) { clear(p[gap.Off-off : gap.End()-off]) })
+}
+
+// ReadPresent reads bytes that must all be verified, else ErrAbsent: for upload,
+// which never waits for a fetch.
+func (o *Object) ReadPresent(p []byte, off int64) error {
+	for range 3 {
+		ok, err := o.readHit(p, off)
+		if ok || err != nil {
+			return err
+		}
+	}
+	return ErrAbsent
+}
+
+// readHit reads p if all its units are present. Suspect units are hashed first.
+// ok=false, err=nil: something is missing.
+func (o *Object) readHit(p []byte, off int64) (ok bool, err error) {
+	f, l := extent.Extent{Off: off, Len: int64(len(p))}.Units(o.Unit)
+	first, last := int(f), int(l)
+	for range 8 {
+		o.mu.Lock()
+		if o.suspect.any(first, last) {
+			o.mu.Unlock()
+			for u := first; u < last; u++ {
+				o.Check(u)
+			}
+			continue
+		}
+		if !o.present.all(first, last) {
+			o.mu.Unlock()
+			return false, nil
+		}
+		now := o.store.clock()
+		for u := first; u < last; u++ {
+			o.stamps[u] = now
+		}
+		gen := o.gen.Load()
+		o.mu.Unlock()
+		if err = o.pread(p, off); err != nil {
+			o.distrust(first, last) // truncated or deleted under us: hash again, fetch again
+			continue
+		}
+		if o.gen.Load() == gen {
+			return true, nil
+		}
+	}
+	return false, err
+}
+
+// distrust makes present units suspect.
+func (o *Object) distrust(first, last int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for u := first; u < last; u++ {
+		if o.present.has(u) {
+			o.present.clear(u)
+			o.suspect.set(u)
+		}
+	}
+	o.gen.Add(1)
+}
+
+// Check hashes unit u if it is suspect; afterwards it is present or gone.
+func (o *Object) Check(u int) (present bool) {
+	o.mu.Lock()
+	for {
+		if _, busy := o.checking[u]; !busy {
+			break
+		}
+		o.settled.Wait()
+	}
+	if !o.suspect.has(u) || o.closed {
+		present = o.present.has(u)
+		o.mu.Unlock()
+		return present
+	}
+	o.checking[u] = struct{}{}
+	o.mu.Unlock()
+
+	o.store.hashing <- struct{}{}
+	e := o.UnitExtent(u)
+	p := make([]byte, e.Len)
+	good := o.ReadBack(p, e.Off) == nil && o.Verify != nil && o.Verify(u, p)
+	<-o.store.hashing
+
+	if good {
+		o.Commit(u)
+	} else {
+		o.store.log.Info("cached unit does not match its hash, dropped", "object", o.Key, "unit", u)
+		o.drop(u)
+	}
+	o.mu.Lock()
+	delete(o.checking, u)
+	o.mu.Unlock()
+	o.settled.Broadcast()
+	return good
+}
+
+// drop forgets a unit and frees its bytes.
+func (o *Object) drop(u int) int64 {
+	o.mu.Lock()
+	if !o.present.has(u) && !o.suspect.has(u) {
+		o.mu.Unlock()
+		return 0
+	}
+	o.present.clear(u)
+	o.suspect.clear(u)
+	edge := o.leaveLocked(u)
+	o.gen.Add(1)
+	o.mu.Unlock()
+	if err := o.journal.append(record{unit: uint32(u), session: o.store.session.Number, op: opGone}); err != nil {
+		o.store.log.Warn("cache journal", "err", err)
+	}
+	return o.free(u, edge)
+}
+
+// evict drops unit u unless it was used since stamp.
+func (o *Object) evict(u int, stamp uint32) int64 {
+	o.mu.Lock()
+	_, busy := o.checking[u]
+	stay := busy || o.closed || o.stamps[u] != stamp || o.wantedLocked(u)
+	o.mu.Unlock()
+	if stay {
+		return 0
+	}
+	return o.drop(u)
+}
+
+func (o *Object) wantedLocked(u int) bool {
+	for w := range o.waiters {
+		if w.first <= u && u < w.last {
+			return true
+		}
+	}
+	return false
+}
+
+// candidates appends the units that may be evicted.
+func (o *Object) candidates(c []candidate) []candidate {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for u := range o.units {
+		if o.present.has(u) || o.suspect.has(u) {
+			c = append(c, candidate{obj: o, unit: u, stamp: o.stamps[u]})
+		}
+	}
+	return c
+}
+
+// punch frees the bytes of e. A block at an edge that a neighbour shares goes
+// with it only if edge says that the neighbour is absent.
+func (o *Object) punch(e extent.Extent, edge edges) {
+	err := o.each(e, func(b *body, part extent.Extent) error {
+		from, to := part.Off-b.span.Off, part.End()-b.span.Off
+		if edge.low {
+			from = from / blockSize * blockSize
+		}
+		if edge.high || to == b.span.Len {
+			to = (to + blockSize - 1) / blockSize * blockSize
+		}
+		return b.punch(from, to)
+	}, nil)
+	if err != nil {
+		o.store.log.Warn("cache punch", "object", o.Key, "off", e.Off, "err", err)
+	}
+}

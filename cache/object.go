@@ -1,0 +1,343 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/btmount/btmount/cache/extent"
+)
+
+// ErrAbsent means that bytes are asked for that are not in the cache.
+var ErrAbsent = errors.New("not in the cache")
+
+// CorruptError means that bytes can not be had as their hash promises them.
+type CorruptError struct {
+	Key  Key
+	Unit int
+}
+
+func (e *CorruptError) Error() string {
+	return fmt.Sprintf("%s unit %d: no source has bytes that match its hash", e.Key, e.Unit)
+}
+
+// Corrupt marks the error for the kernel side.
+func (e *CorruptError) Corrupt() bool { return true }
+
+// Layout describes an object.
+type Layout struct {
+	Key   Key
+	Unit  int64           // length of every unit but the last, > 0
+	Size  int64           // length of the byte space, > 0
+	Files []extent.Extent // ascending, disjoint; what lies between them (pad files) is zeros
+	// Verify reports whether p is unit u. It is called after an unclean stop and
+	// when a body was tampered with, from any goroutine.
+	Verify func(u int, p []byte) bool
+}
+
+// Object is the byte space of one torrent or file, partly on disk.
+type Object struct {
+	Layout
+	store   *Store
+	dir     string
+	units   int
+	bodies  []*body
+	journal *journal
+	gen     atomic.Uint64 // counts evictions: a read that saw it change is done again
+
+	mu       sync.Mutex
+	settled  sync.Cond // on mu: a unit left checking or leaving
+	present  bitmap    // verified and readable
+	suspect  bitmap    // recorded, to be hashed before use; never also present
+	filling  bitmap    // charged and being written; never also present
+	leaving  bitmap    // evicted, its hole not yet punched
+	checking map[int]struct{}
+	stamps   []uint32 // last use, Store.clock; 0 = an earlier session
+	waiters  map[*waiter]struct{}
+	closed   bool
+}
+
+// waiter is one read that misses units [first, last).
+type waiter struct {
+	first, last int
+	done        chan error // capacity 1; sent to by whoever deletes it from waiters
+}
+
+// Object opens the object with this layout, or returns the one already open.
+func (s *Store) Object(l Layout) (*Object, error) {
+	if l.Unit <= 0 || l.Size <= 0 || l.Key == "" || filepath.Base(string(l.Key)) != string(l.Key) {
+		return nil, fmt.Errorf("object %q: bad layout", l.Key)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o := s.objects[l.Key]; o != nil {
+		return o, nil
+	}
+	o := s.newObject(l)
+	loaded, err := o.load()
+	if err != nil {
+		return nil, fmt.Errorf("cache of %s: %w", l.Key, err)
+	}
+	s.used += loaded - s.dormant[string(l.Key)].bytes
+	delete(s.dormant, string(l.Key))
+	s.objects[l.Key] = o
+	return o, nil
+}
+
+func (s *Store) newObject(l Layout) *Object {
+	units := int((l.Size-1)/l.Unit + 1)
+	o := &Object{
+		Layout: l, store: s, units: units, dir: filepath.Join(s.cfg.Dir, "objects", string(l.Key)),
+		present: newBitmap(units), suspect: newBitmap(units), filling: newBitmap(units), leaving: newBitmap(units),
+		checking: map[int]struct{}{}, stamps: make([]uint32, units), waiters: map[*waiter]struct{}{},
+	}
+	o.settled.L = &o.mu
+	for i, f := range l.Files {
+		if !f.Empty() {
+			o.bodies = append(o.bodies, &body{path: filepath.Join(o.dir, "body", strconv.Itoa(i)), span: f, pool: s.pool})
+		}
+	}
+	return o
+}
+
+// load reads the journal and returns the bytes that its units are charged.
+func (o *Object) load() (charged int64, err error) {
+	path := filepath.Join(o.dir, "units")
+	records := 0
+	each := func(r record) {
+		records++
+		u := int(r.unit)
+		if u >= o.units {
+			return
+		}
+		o.present.clear(u)
+		o.suspect.clear(u)
+		switch {
+		case r.op != opPresent:
+		case r.session <= o.store.session.Distrust:
+			o.suspect.set(u)
+		default:
+			o.present.set(u)
+		}
+	}
+	if err := os.MkdirAll(o.dir, 0o700); err != nil {
+		return 0, err
+	}
+	o.journal, err = openJournal(path, o.Unit, o.Size, each)
+	if errors.Is(err, errForeign) {
+		o.store.log.Warn("cache object of another layout dropped", "object", o.Key)
+		if err = os.RemoveAll(o.dir); err == nil {
+			if err = os.MkdirAll(o.dir, 0o700); err == nil {
+				o.journal, err = openJournal(path, o.Unit, o.Size, each)
+			}
+		}
+	}
+	if err != nil {
+		return 0, err
+	}
+	if records > 4*o.units+256 {
+		if err := o.compact(path); err != nil {
+			return 0, err
+		}
+	}
+	for u := range o.units {
+		if o.present.has(u) || o.suspect.has(u) {
+			charged += o.cost(u)
+		}
+	}
+	if o.store.unclean {
+		o.dropLeftovers()
+	}
+	return charged, nil
+}
+
+// compact writes the journal anew with one record per unit.
+func (o *Object) compact(path string) error {
+	tmp := path + ".tmp"
+	if err := os.RemoveAll(tmp); err != nil {
+		return err
+	}
+	j, err := openJournal(tmp, o.Unit, o.Size, func(record) {})
+	if err != nil {
+		return err
+	}
+	for u := range o.units {
+		r := record{unit: uint32(u), session: o.store.session.Number, op: opPresent}
+		if o.suspect.has(u) {
+			r.session = o.store.session.Distrust
+		} else if !o.present.has(u) {
+			continue
+		}
+		if err := j.append(r); err != nil {
+			j.close()
+			return err
+		}
+	}
+	if err := errors.Join(j.sync(), os.Rename(tmp, path)); err != nil {
+		j.close()
+		return err
+	}
+	o.journal.close()
+	o.journal = j
+	return nil
+}
+
+// dropLeftovers frees what a killed session had written of units that it never
+// verified: those bytes are charged to nobody.
+func (o *Object) dropLeftovers() {
+	for _, b := range o.bodies {
+		if _, err := os.Stat(b.path); err != nil {
+			continue
+		}
+		first, last := b.span.Units(o.Unit)
+		for u := first; u < last; {
+			end := u
+			for end < last && !o.present.has(int(end)) && !o.suspect.has(int(end)) {
+				end++
+			}
+			if end > u {
+				o.punch(extent.Between(u*o.Unit, end*o.Unit).Clip(b.span), edges{})
+			}
+			u = end + 1
+		}
+	}
+}
+
+// Close syncs the object and gives it back to the store. Reads that still wait end with an error.
+func (o *Object) Close() error {
+	o.mu.Lock()
+	o.closed = true
+	for w := range o.waiters {
+		delete(o.waiters, w)
+		w.done <- fmt.Errorf("%s: %w", o.Key, os.ErrClosed)
+	}
+	charged := int64(0)
+	for u := range o.units {
+		if o.present.has(u) || o.suspect.has(u) || o.filling.has(u) {
+			charged += o.cost(u)
+		}
+	}
+	o.mu.Unlock()
+
+	err := o.sync()
+	for _, b := range o.bodies {
+		o.store.pool.forget(b)
+	}
+	err = errors.Join(err, o.journal.close())
+	s := o.store
+	d := measure(o.dir)
+	s.mu.Lock()
+	if s.objects[o.Key] == o {
+		delete(s.objects, o.Key)
+		s.dormant[string(o.Key)] = d
+		s.used += d.bytes - charged
+	}
+	s.mu.Unlock()
+	return err
+}
+
+func (o *Object) sync() error {
+	var errs error
+	for _, b := range o.bodies {
+		errs = errors.Join(errs, b.sync())
+	}
+	return errors.Join(errs, o.journal.sync())
+}
+
+// Units returns the number of units.
+func (o *Object) Units() int { return o.units }
+
+// UnitExtent returns the bytes of unit u.
+func (o *Object) UnitExtent(u int) extent.Extent { return extent.Unit(int64(u), o.Unit, o.Size) }
+
+// Has reports whether unit u is verified and readable.
+func (o *Object) Has(u int) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.present.has(u)
+}
+
+// Known reports whether unit u is present or waits to be hashed again.
+func (o *Object) Known(u int) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.present.has(u) || o.suspect.has(u)
+}
+
+// Each calls f for every unit that is present.
+func (o *Object) Each(f func(u int)) {
+	o.mu.Lock()
+	present := append(bitmap(nil), o.present...)
+	o.mu.Unlock()
+	for u := range o.units {
+		if present.has(u) {
+			f(u)
+		}
+	}
+}
+
+// Count returns how many units are present, and of how many.
+func (o *Object) Count() (present, all int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.present.count(0, o.units), o.units
+}
+
+// PresentIn returns how many bytes of e are verified and on disk.
+func (o *Object) PresentIn(e extent.Extent) int64 {
+	f, l := e.Units(o.Unit)
+	first, last := int(f), int(l)
+	if first == last {
+		return 0
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	known := func(u int) bool { return o.present.has(u) || o.suspect.has(u) }
+	n := int64(o.present.count(first, last)+o.suspect.count(first, last)) * o.Unit
+	// The units at the edges belong to e only in part.
+	if known(first) {
+		n -= o.Unit - o.UnitExtent(first).Clip(e).Len
+	}
+	if last-1 != first && known(last-1) {
+		n -= o.Unit - o.UnitExtent(last-1).Clip(e).Len
+	}
+	return n
+}
+
+// each calls f for every part of e that has a body, and gap for the others.
+func (o *Object) each(e extent.Extent, f func(b *body, part extent.Extent) error, gap func(extent.Extent)) error {
+	pos := e.Off
+	for i := sort.Search(len(o.bodies), func(i int) bool { return o.bodies[i].span.End() > e.Off }); i < len(o.bodies); i++ {
+		b := o.bodies[i]
+		part := e.Clip(b.span)
+		if part.Empty() {
+			break
+		}
+		if gap != nil && part.Off > pos {
+			gap(extent.Between(pos, part.Off))
+		}
+		if err := f(b, part); err != nil {
+			return err
+		}
+		pos = part.End()
+	}
+	if gap != nil && pos < e.End() {
+		gap(extent.Between(pos, e.End()))
+	}
+	return nil
+}
+
+// cost is what unit u is charged: every block that its bytes touch.
+func (o *Object) cost(u int) (n int64) {
+	_ = o.each(o.UnitExtent(u), func(b *body, part extent.Extent) error {
+		from, to := part.Off-b.span.Off, part.End()-b.span.Off
+		n += (to+blockSize-1)/blockSize*blockSize - from/blockSize*blockSize
+		return nil
+	}, nil)
+	return n
+}

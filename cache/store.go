@@ -1,0 +1,261 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrFull means that nothing more can be evicted to make room.
+var ErrFull = errors.New("cache is full and everything in it is in use")
+
+// Config says where a Store lives and how large it may be.
+type Config struct {
+	Dir       string
+	Limit     int64         // bytes of real blocks; at least one unit of each object that is read
+	OpenFiles int           // descriptors kept open; 0 means 256
+	SyncEvery time.Duration // how long verified bytes may stay unsynced; 0 means 1 s
+	Logger    *slog.Logger
+}
+
+// Store is one cache folder. It is safe for concurrent use.
+type Store struct {
+	cfg     Config
+	log     *slog.Logger
+	lock    *os.File
+	pool    *pool
+	session session
+	unclean bool // the last session left no clean mark
+	start   time.Time
+	readers atomic.Uint64
+	hashing chan struct{} // bounds the memory of re-hashing: one unit at a time
+
+	evicting sync.Mutex    // one eviction at a time; held across its I/O, taken before mu
+	kick     chan struct{} // capacity 1: room is getting short
+
+	mu      sync.Mutex
+	limit   int64
+	used    int64 // charged bytes of objects and dormant folders
+	objects map[Key]*Object
+	dormant map[string]dormant // folders of objects that are not open, by folder name
+}
+
+type dormant struct {
+	bytes int64
+	at    time.Time // last use
+}
+
+// Key names one object: "ih-" and an info-hash, or a CID. It is a folder name.
+type Key string
+
+// ReaderID names one open file towards a Source.
+type ReaderID uint64
+
+// Open takes the cache folder for this process. The caller runs Run and, after
+// it has returned, calls Close.
+func Open(cfg Config) (*Store, error) {
+	if cfg.OpenFiles == 0 {
+		cfg.OpenFiles = 256
+	}
+	if cfg.SyncEvery == 0 {
+		cfg.SyncEvery = time.Second
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	objects := filepath.Join(cfg.Dir, "objects")
+	if err := os.MkdirAll(objects, 0o700); err != nil {
+		return nil, fmt.Errorf("cache folder %s: %w; choose another with --cache-dir", cfg.Dir, cause(err))
+	}
+	lock, err := takeLock(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		cfg: cfg, log: cfg.Logger, lock: lock, pool: newPool(cfg.OpenFiles), start: time.Now(),
+		hashing: make(chan struct{}, 1), kick: make(chan struct{}, 1),
+		limit: cfg.Limit, objects: map[Key]*Object{}, dormant: map[string]dormant{},
+	}
+	if err := s.begin(objects); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("cache folder %s: %w; choose another with --cache-dir", cfg.Dir, cause(err))
+	}
+	return s, nil
+}
+
+func (s *Store) begin(objects string) error {
+	var err error
+	if s.session, err = startSession(s.cfg.Dir); err != nil {
+		return err
+	}
+	s.unclean = s.session.Distrust == s.session.Number-1 && s.session.Number > 1
+	list, err := os.ReadDir(objects)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		d := measure(filepath.Join(objects, e.Name()))
+		s.dormant[e.Name()] = d
+		s.used += d.bytes
+	}
+	return nil
+}
+
+// measure counts the real blocks below dir.
+func measure(dir string) dormant {
+	var d dormant
+	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // what cannot be seen cannot be evicted either
+		}
+		info, err := e.Info()
+		if err != nil {
+			return nil
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			d.bytes += st.Blocks * 512
+		}
+		if e.Name() == "units" {
+			d.at = info.ModTime()
+		}
+		return nil
+	})
+	return d
+}
+
+func takeLock(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cache folder %s: %w; choose another with --cache-dir", dir, cause(err))
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		owner := make([]byte, 32)
+		n, _ := f.ReadAt(owner, 0)
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("cache folder %s: in use by process %s; stop it or choose another with --cache-dir", dir, strings.TrimSpace(string(owner[:n])))
+		}
+		return nil, fmt.Errorf("cache folder %s: lock: %w", dir, err)
+	}
+	if err := f.Truncate(0); err == nil {
+		_, _ = f.WriteAt([]byte(fmt.Sprintln(os.Getpid())), 0) // only a hint for the message above
+	}
+	return f, nil
+}
+
+// cause drops the path that an *fs.PathError repeats.
+func cause(err error) error {
+	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+// Run syncs what was verified and keeps some room free, until ctx ends.
+func (s *Store) Run(ctx context.Context) error {
+	tick := time.NewTicker(s.cfg.SyncEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.kick:
+			s.keepRoom()
+		case <-tick.C:
+			if err := s.sync(); err != nil {
+				s.log.Error("cache sync", "dir", s.cfg.Dir, "err", err)
+			}
+		}
+	}
+}
+
+// Close syncs everything, leaves the clean mark and frees the folder. No reader
+// or writer may be active any more.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	objects := make([]*Object, 0, len(s.objects))
+	for _, o := range s.objects {
+		objects = append(objects, o)
+	}
+	s.mu.Unlock()
+	var errs error
+	for _, o := range objects {
+		errs = errors.Join(errs, o.Close())
+	}
+	if errs == nil {
+		s.session.Clean = true
+		errs = s.session.save(s.cfg.Dir)
+	}
+	return errors.Join(errs, s.lock.Close())
+}
+
+// sync brings bodies, then journals, to the disk.
+func (s *Store) sync() error {
+	s.mu.Lock()
+	objects := make([]*Object, 0, len(s.objects))
+	for _, o := range s.objects {
+		if o.journal.isDirty() {
+			objects = append(objects, o)
+		}
+	}
+	s.mu.Unlock()
+	var errs error
+	for _, o := range objects {
+		errs = errors.Join(errs, o.sync())
+	}
+	return errs
+}
+
+// Usage returns the bytes charged and the limit.
+func (s *Store) Usage() (used, limit int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.used, s.limit
+}
+
+// clock is a coarse monotonic time in tenths of a second, for recency only.
+func (s *Store) clock() uint32 { return uint32(time.Since(s.start)/(100*time.Millisecond)) + 1 }
+
+// reserve charges n bytes, evicting as needed.
+func (s *Store) reserve(n int64) error {
+	for {
+		s.mu.Lock()
+		over := s.used + n - s.limit
+		if over <= 0 {
+			s.used += n
+			short := s.used > s.limit-s.headroom()
+			s.mu.Unlock()
+			if short {
+				select {
+				case s.kick <- struct{}{}:
+				default:
+				}
+			}
+			return nil
+		}
+		s.mu.Unlock()
+		if s.evict(over) == 0 {
+			return fmt.Errorf("%w: %d bytes wanted under a limit of %d; raise --cache-size", ErrFull, n, s.limit)
+		}
+	}
+}
+
+func (s *Store) unreserve(n int64) {
+	s.mu.Lock()
+	s.used -= n
+	s.mu.Unlock()
+}
+
+// headroom is what Run keeps free, so that a fill rarely has to evict by itself.
+func (s *Store) headroom() int64 { return min(s.limit/16, 64<<20) }
