@@ -1,0 +1,241 @@
+package swarm
+
+import (
+	"crypto/sha1"
+	"hash"
+	"hash/maphash"
+	"sync"
+
+	"github.com/btmount/btmount/fetch/swarm/wire"
+)
+
+// assembly is one piece on its way. Blocks are written to the store and hashed as
+// they arrive, by the goroutine of the peer that brought them, while they are warm
+// in its processor's cache; only blocks that overtake others are copied. The disk is
+// not read again.
+//
+// A block is claimed under the lock before it is written, so two copies of it never
+// write at once, and nothing writes after the piece is done: a duplicate can not
+// spoil what was verified.
+type assembly struct {
+	index int
+	size  int
+	off   int64 // of the piece in the torrent
+	want  [sha1.Size]byte
+	store Store
+
+	mu      sync.Mutex
+	state   []blockState
+	early   [][]byte // blocks written before the hash came to them
+	from    []*conn  // who brought each block
+	sums    []uint64 // fingerprint of each block, to find who lied
+	next    int      // first block not hashed
+	hash    hash.Hash
+	hashing bool // one goroutine hashes at a time
+	restart bool // hash again from the first block
+	writing int  // goroutines inside accept
+	quiet   sync.Cond
+	done    bool // nothing is taken any more
+	good    bool // committed
+}
+
+type blockState uint8
+
+const (
+	blockFree blockState = iota
+	blockWriting
+	blockWritten
+)
+
+// outcome is what became of a block.
+type outcome uint8
+
+const (
+	stored    outcome = iota
+	duplicate         // had it already, or the piece is over
+	complete          // the last block, and the piece is good
+	corrupt           // the last block, and the piece is bad
+	failed            // the store did not take it
+)
+
+// fingerprint is a seed of this process: nobody can aim at a collision.
+var fingerprint = maphash.MakeSeed()
+
+func newAssembly(index, size int, off int64, want [sha1.Size]byte, store Store) *assembly {
+	n := (size + wire.BlockSize - 1) / wire.BlockSize
+	a := &assembly{
+		index: index, size: size, off: off, want: want, store: store, hash: sha1.New(),
+		state: make([]blockState, n), early: make([][]byte, n), from: make([]*conn, n), sums: make([]uint64, n),
+	}
+	a.quiet.L = &a.mu
+	return a
+}
+
+// accept takes a block. data is valid during the call only.
+func (a *assembly) accept(b int, data []byte, from *conn) (outcome, error) {
+	a.mu.Lock()
+	if a.done || a.state[b] != blockFree || from.barred.Load() {
+		a.mu.Unlock()
+		return duplicate, nil
+	}
+	a.state[b] = blockWriting
+	a.writing++
+	a.mu.Unlock()
+
+	err := a.store.WriteAt(data, a.off+int64(b)*wire.BlockSize)
+	sum := maphash.Bytes(fingerprint, data)
+
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	defer a.leaveLocked()
+	if err != nil {
+		a.state[b] = blockFree
+		return failed, err
+	}
+	if from.barred.Load() {
+		a.state[b] = blockFree // banned while it was written
+		return duplicate, nil
+	}
+	a.state[b], a.from[b], a.sums[b] = blockWritten, from, sum
+	if b != a.next || a.hashing {
+		a.early[b] = append([]byte(nil), data...)
+		if a.hashing {
+			return stored, nil
+		}
+	}
+	return a.advanceLocked(b, data)
+}
+
+// advanceLocked hashes every block in order that is there. The lock is let go
+// while hashing; a.hashing keeps others out of it.
+func (a *assembly) advanceLocked(b int, data []byte) (outcome, error) {
+	a.hashing = true
+	defer func() { a.hashing = false }()
+	for {
+		if a.restart {
+			a.restart, a.next = false, 0
+			a.hash.Reset()
+		}
+		if a.next == len(a.state) || a.done {
+			return a.finishLocked(), nil
+		}
+		n := a.next
+		if a.state[n] != blockWritten {
+			return stored, nil
+		}
+		chunk := a.early[n]
+		if n == b {
+			chunk = data
+		}
+		a.early[n] = nil
+		a.mu.Unlock()
+		var err error
+		if chunk == nil { // hashed before, and hashed again because another block was bad
+			chunk = make([]byte, min(wire.BlockSize, a.size-n*wire.BlockSize))
+			err = a.store.ReadBack(chunk, a.off+int64(n)*wire.BlockSize)
+		}
+		a.hash.Write(chunk)
+		a.mu.Lock()
+		if err != nil {
+			a.state[n] = blockFree
+			return failed, err
+		}
+		a.next++
+	}
+}
+
+// finishLocked compares the hash. A good piece is committed here, under the lock,
+// so that stop can tell for certain whether it was.
+func (a *assembly) finishLocked() outcome {
+	if a.done {
+		return stored // stopped meanwhile: nobody waits for the outcome
+	}
+	a.done = true
+	if [sha1.Size]byte(a.hash.Sum(nil)) != a.want {
+		return corrupt
+	}
+	a.good = true
+	a.store.Commit(a.index)
+	return complete
+}
+
+func (a *assembly) leaveLocked() {
+	if a.writing--; a.writing == 0 {
+		a.quiet.Broadcast()
+	}
+}
+
+// stop ends the assembly: when it returns nobody writes any more. It reports
+// whether the piece had been committed.
+func (a *assembly) stop() (committed bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.done = true
+	for a.writing > 0 {
+		a.quiet.Wait()
+	}
+	return a.good
+}
+
+// purge forgets the blocks that peer brought and returns them.
+func (a *assembly) purge(peer *conn) (blocks []int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.done {
+		return nil
+	}
+	for b, from := range a.from {
+		if from == peer && a.state[b] == blockWritten {
+			a.state[b], a.from[b], a.early[b] = blockFree, nil, nil
+			blocks = append(blocks, b)
+			a.restart = a.restart || b < a.next || a.hashing
+		}
+	}
+	if a.restart && !a.hashing {
+		a.restart, a.next = false, 0
+		a.hash.Reset()
+	}
+	return blocks
+}
+
+// here reports whether block b has arrived.
+func (a *assembly) here(b int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.state[b] == blockWritten
+}
+
+// evidence is who brought which block of a piece, and what it looked like.
+type evidence struct {
+	from []*conn
+	sums []uint64
+}
+
+func (a *assembly) evidence() evidence {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return evidence{from: a.from, sums: a.sums}
+}
+
+// peers returns the distinct peers that brought blocks.
+func (e evidence) peers() (out []*conn) {
+	seen := map[*conn]bool{}
+	for _, c := range e.from {
+		if c != nil && !seen[c] {
+			seen[c] = true
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// liars returns who brought blocks that differ from those of the good piece.
+func (e evidence) liars(good evidence) (out []*conn) {
+	bad := evidence{}
+	for b, c := range e.from {
+		if e.sums[b] != good.sums[b] {
+			bad.from = append(bad.from, c)
+		}
+	}
+	return bad.peers()
+}

@@ -1,0 +1,248 @@
+package swarm
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/btmount/btmount/fetch/swarm/discovery"
+	"github.com/btmount/btmount/fetch/swarm/metainfo"
+)
+
+// Config of a Client.
+type Config struct {
+	Listen      string // host:port for TCP; port 0 takes any; "" does not listen
+	Version     string // told to peers, "btmount 0.1"
+	PeerPrefix  string // first characters of the peer id (BEP 20), "-BM0100-"
+	MaxPeers    int    // connections of one torrent; 0 means 60
+	UploadSlots int    // peers served at a time by one torrent; 0 means 8
+	NoUpload    bool   // no payload byte is ever sent
+	UpLimit     *rate.Limiter
+	DownLimit   *rate.Limiter
+	DHT         *discovery.DHT
+	Logger      *slog.Logger
+}
+
+// Client is our side of every swarm: one peer id, one listening port.
+type Client struct {
+	cfg       Config
+	log       *slog.Logger
+	id        [20]byte
+	discovery discovery.Config
+	listener  net.Listener
+	incoming  chan struct{} // bounds handshakes of strangers
+
+	mu       sync.Mutex
+	torrents map[metainfo.InfoHash]*Torrent
+	banned   map[netip.AddrPort]bool
+	bannedID map[[20]byte]bool
+}
+
+const (
+	dialTimeout      = 8 * time.Second
+	handshakeTimeout = 8 * time.Second
+	maxHandshakes    = 64 // of incoming connections at a time
+)
+
+var errBanned = errors.New("banned: it sent bytes that do not match their hash")
+
+// NewClient opens the listening socket; it accepts nobody until Run.
+func NewClient(cfg Config) (*Client, error) {
+	if cfg.MaxPeers == 0 {
+		cfg.MaxPeers = 60
+	}
+	if cfg.UploadSlots == 0 {
+		cfg.UploadSlots = 8
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	c := &Client{
+		cfg: cfg, log: cfg.Logger, incoming: make(chan struct{}, maxHandshakes),
+		torrents: map[metainfo.InfoHash]*Torrent{}, banned: map[netip.AddrPort]bool{}, bannedID: map[[20]byte]bool{},
+	}
+	n := copy(c.id[:], cfg.PeerPrefix)
+	const letters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-."
+	var random [20]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return nil, err
+	}
+	for i := n; i < len(c.id); i++ {
+		c.id[i] = letters[int(random[i])%len(letters)]
+	}
+	if cfg.Listen != "" {
+		l, err := net.Listen("tcp", cfg.Listen)
+		if err != nil {
+			return nil, fmt.Errorf("listen on %s: %w; choose another with --listen (port 0 takes any)", cfg.Listen, listenCause(err))
+		}
+		c.listener = l
+	}
+	c.discovery = discovery.Config{PeerID: c.id, UserAgent: cfg.Version, Logger: cfg.Logger}
+	return c, nil
+}
+
+// listenCause drops what net.OpError repeats of the address.
+func listenCause(err error) error {
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
+// Port returns the listening port, 0 if there is none.
+func (c *Client) Port() uint16 {
+	if c.listener == nil {
+		return 0
+	}
+	return addrPort(c.listener.Addr()).Port()
+}
+
+// Addr returns the listening address.
+func (c *Client) Addr() netip.AddrPort {
+	if c.listener == nil {
+		return netip.AddrPort{}
+	}
+	return addrPort(c.listener.Addr())
+}
+
+// Add returns a torrent for cfg; its Run joins the swarm. A second Add of the same
+// info-hash is refused.
+func (c *Client) Add(cfg TorrentConfig) (*Torrent, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.torrents[cfg.Hash] != nil {
+		return nil, fmt.Errorf("torrent %s: already added", cfg.Hash)
+	}
+	t := newTorrent(c, cfg)
+	c.torrents[cfg.Hash] = t
+	return t, nil
+}
+
+// Remove makes the client forget a torrent whose Run has ended.
+func (c *Client) Remove(t *Torrent) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.torrents[t.hash] == t {
+		delete(c.torrents, t.hash)
+	}
+}
+
+func (c *Client) find(h metainfo.InfoHash) *Torrent {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.torrents[h]
+}
+
+// keys calls f with every info-hash, the shared secrets of encrypted handshakes.
+func (c *Client) keys(f func([]byte) bool) {
+	c.mu.Lock()
+	all := make([]metainfo.InfoHash, 0, len(c.torrents))
+	for h := range c.torrents {
+		all = append(all, h)
+	}
+	c.mu.Unlock()
+	for i := range all {
+		if !f(all[i][:]) {
+			return
+		}
+	}
+}
+
+// Run accepts peers until ctx ends and every connection it accepted has ended.
+func (c *Client) Run(ctx context.Context) error {
+	if c.listener == nil {
+		<-ctx.Done()
+		return nil
+	}
+	var group sync.WaitGroup
+	defer group.Wait()
+	stop := context.AfterFunc(ctx, func() { c.listener.Close() })
+	defer stop()
+	for {
+		n, err := c.listener.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			// Out of descriptors, say: wait instead of spinning.
+			c.log.Warn("accept", "err", err)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(time.Second):
+			}
+			continue
+		}
+		select {
+		case c.incoming <- struct{}{}:
+			group.Go(func() { c.accept(ctx, n) })
+		default:
+			n.Close() // a flood of handshakes: those under way go first
+		}
+	}
+}
+
+// Close frees the listening socket of a client that never ran.
+func (c *Client) Close() error {
+	if c.listener == nil {
+		return nil
+	}
+	return c.listener.Close()
+}
+
+// accept does the handshake of an incoming connection and serves it.
+func (c *Client) accept(ctx context.Context, n net.Conn) {
+	stop := context.AfterFunc(ctx, func() { n.Close() })
+	defer stop()
+	conn, t, err := c.receive(ctx, n)
+	<-c.incoming
+	if err != nil {
+		c.log.Debug("incoming connection refused", "peer", n.RemoteAddr(), "err", err)
+		n.Close()
+		return
+	}
+	t.serve(ctx, conn)
+}
+
+// ban remembers a peer that lied: by its listening address, since many peers may
+// share one IP, and by its id.
+func (c *Client) ban(p *conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.banned) > 10000 {
+		clear(c.banned)
+		clear(c.bannedID)
+	}
+	c.banned[p.addr] = true
+	if p.listen.IsValid() {
+		c.banned[p.listen] = true
+	}
+	c.bannedID[p.id] = true
+}
+
+func (c *Client) isBanned(a netip.AddrPort) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.banned[a]
+}
+
+func (c *Client) isBannedID(id [20]byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.bannedID[id]
+}
+
+// addNode tells the DHT of a node that a peer named (BEP 5 PORT).
+func (c *Client) addNode(peer netip.AddrPort, port []byte) {
+	if c.cfg.DHT != nil && len(port) == 2 && peer.IsValid() {
+		c.cfg.DHT.AddNode(netip.AddrPortFrom(peer.Addr(), uint16(port[0])<<8|uint16(port[1])))
+	}
+}

@@ -1,0 +1,343 @@
+package swarm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	pp "github.com/anacrolix/torrent/peer_protocol"
+	"golang.org/x/sys/unix"
+
+	"github.com/btmount/btmount/fetch/swarm/choker"
+	"github.com/btmount/btmount/fetch/swarm/picker"
+	"github.com/btmount/btmount/fetch/swarm/wire"
+)
+
+// conn is one connection to a peer of one torrent. Two goroutines serve it: one
+// reads (and hashes and stores the blocks that come), one writes. Fields are owned
+// by the torrent's goroutine unless said otherwise.
+type conn struct {
+	t        *Torrent
+	net      net.Conn
+	rw       io.ReadWriter // net, or its decrypted form
+	addr     netip.AddrPort
+	listen   netip.AddrPort // where it accepts connections, if known
+	incoming bool
+	crypt    bool
+	id       [20]byte
+	fast     bool // BEP 6
+	source   string
+
+	view       picker.Peer
+	field      []byte // its bitfield, first piece in the highest bit
+	haveAll    bool
+	haveCount  int
+	interested bool // we told it so
+	joined     time.Time
+	serve      choker.Peer // how the choker sees it
+	given      float64     // bytes/s, measured by tick
+	taken      float64
+	lastDown   int64
+	lastUp     int64
+	suspect    bool // took part in a piece that failed
+	retryMute  time.Time
+	muteWait   time.Duration
+	theirs     map[string]byte // their extension ids
+	version    string
+	closed     bool
+
+	metadataSize int64
+	metadataBad  bool
+
+	// Shared with the connection's goroutines.
+	barred   atomic.Bool  // banned: nothing of it is taken any more
+	down, up atomic.Int64 // payload bytes
+	wasted   atomic.Int64
+	unasked  atomic.Int64
+	kick     chan struct{} // capacity 1: something to write
+	gone     chan struct{}
+	goneOnce sync.Once
+
+	mu      sync.Mutex
+	asked   map[blockKey]struct{} // asked and not answered: others are not taken
+	out     []byte                // encoded messages
+	uploads []blockKey            // requests of the peer, in order
+	choking bool                  // we do not serve it
+	err     error                 // why it ended
+}
+
+// blockKey names a block: 16 KiB aligned for what we ask, any range for what is asked of us.
+type blockKey struct{ piece, begin, size int }
+
+const (
+	writeTimeout = 60 * time.Second
+	readTimeout  = 150 * time.Second
+	keepalive    = 100 * time.Second
+	maxOut       = 4 << 20 // encoded messages that a peer does not read
+	maxUnasked   = 64      // blocks never asked for before the peer is dropped
+)
+
+var (
+	errUnasked  = errors.New("sends blocks that nobody asked for")
+	errNoReader = errors.New("does not read what it is sent")
+)
+
+// close ends the connection; safe from any goroutine.
+func (c *conn) close(err error) {
+	c.goneOnce.Do(func() {
+		c.mu.Lock()
+		c.err = err
+		c.mu.Unlock()
+		close(c.gone)
+		c.net.Close()
+	})
+}
+
+func (c *conn) cause() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// write queues an encoded message. It does not wait.
+func (c *conn) write(b []byte) {
+	c.mu.Lock()
+	c.out = append(c.out, b...)
+	tooMuch := len(c.out) > maxOut
+	c.mu.Unlock()
+	if tooMuch {
+		c.close(errNoReader)
+	}
+	c.wake()
+}
+
+func (c *conn) wake() {
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
+}
+
+// request asks for blocks, in order.
+func (c *conn) request(asks []picker.Request) {
+	if len(asks) == 0 {
+		return
+	}
+	b := make([]byte, 0, 17*len(asks))
+	c.mu.Lock()
+	for _, r := range asks {
+		begin := r.Block * wire.BlockSize
+		c.asked[blockKey{r.Piece, begin, r.Size}] = struct{}{}
+		b = wire.AppendRange(b, pp.Request, r.Piece, begin, r.Size)
+	}
+	c.mu.Unlock()
+	c.write(b)
+}
+
+// cancel takes requests back. The blocks stay "asked": most come all the same.
+func (c *conn) cancel(piece int, size func(int) int, blocks ...int) {
+	var b []byte
+	for _, bl := range blocks {
+		b = wire.AppendRange(b, pp.Cancel, piece, bl*wire.BlockSize, size(bl))
+	}
+	c.write(b)
+}
+
+// has reports whether the peer has a piece.
+func (c *conn) has(piece int) bool {
+	return c.haveAll || piece/8 < len(c.field) && c.field[piece/8]&(0x80>>(piece%8)) != 0
+}
+
+// setHave notes a piece; bounded by what a bitfield may hold.
+func (c *conn) setHave(piece int) error {
+	if piece < 0 || piece >= wire.MaxBitfield*8 || c.t.info != nil && piece >= c.t.info.NumPieces() {
+		return fmt.Errorf("has piece %d, which does not exist", piece)
+	}
+	for piece/8 >= len(c.field) {
+		c.field = append(c.field, make([]byte, max(1, piece/8+1-len(c.field)))...)
+	}
+	if !c.haveAll && c.field[piece/8]&(0x80>>(piece%8)) == 0 {
+		c.field[piece/8] |= 0x80 >> (piece % 8)
+		c.haveCount++
+	}
+	return nil
+}
+
+// arrival is one block that came, for the torrent's goroutine.
+type arrival struct {
+	piece, block, size int
+	at                 time.Time
+	what               outcome
+	err                error
+}
+
+// read runs until the connection ends.
+func (c *conn) read(ctx context.Context) error {
+	r := wire.NewReader(c.rw)
+	var batch []arrival
+	flush := func() {
+		if len(batch) > 0 {
+			b := batch
+			batch = nil
+			c.t.post(func() { c.t.arrived(c, b) })
+		}
+	}
+	for {
+		if !r.Ready() {
+			flush()
+			_ = c.net.SetReadDeadline(time.Now().Add(readTimeout))
+		}
+		m, err := r.Read()
+		if err != nil {
+			flush()
+			return err
+		}
+		if m.Keepalive {
+			continue
+		}
+		if m.Type == pp.Piece {
+			a, ok := c.block(&m)
+			if ok {
+				batch = append(batch, a)
+			} else if c.unasked.Load() > maxUnasked {
+				return errUnasked
+			}
+			if len(batch) >= 64 || ok && a.what != stored {
+				flush()
+			}
+			if l := c.t.client.cfg.DownLimit; l != nil {
+				if err := l.WaitN(ctx, min(len(m.Payload), l.Burst())); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		flush()
+		if err := c.message(&m); err != nil {
+			return err
+		}
+	}
+}
+
+// block stores and hashes a block that came; ok=false: it was not asked for.
+func (c *conn) block(m *wire.Message) (a arrival, ok bool) {
+	key := blockKey{int(m.Index), int(m.Begin), len(m.Payload)}
+	c.mu.Lock()
+	_, asked := c.asked[key]
+	delete(c.asked, key)
+	c.mu.Unlock()
+	if !asked {
+		c.unasked.Add(1)
+		c.wasted.Add(int64(key.size))
+		return a, false
+	}
+	a = arrival{piece: key.piece, block: key.begin / wire.BlockSize, size: key.size, what: duplicate}
+	c.down.Add(int64(key.size))
+	if as := c.t.flying.find(key.piece); as != nil {
+		a.what, a.err = as.accept(a.block, m.Payload, c)
+	}
+	if a.what == duplicate {
+		c.wasted.Add(int64(key.size))
+	}
+	a.at = time.Now()
+	return a, true
+}
+
+// message handles everything but blocks.
+func (c *conn) message(m *wire.Message) error {
+	switch m.Type {
+	case pp.Request:
+		return c.asks(blockKey{int(m.Index), int(m.Begin), int(m.Length)})
+	case pp.Cancel:
+		c.unask(blockKey{int(m.Index), int(m.Begin), int(m.Length)})
+		return nil
+	case pp.Reject:
+		c.mu.Lock()
+		delete(c.asked, blockKey{int(m.Index), int(m.Begin), int(m.Length)})
+		c.mu.Unlock()
+	}
+	msg := *m
+	msg.Payload = append([]byte(nil), m.Payload...)
+	if !c.t.post(func() {
+		if c.closed {
+			return
+		}
+		if err := c.t.handle(c, &msg); err != nil {
+			c.close(err)
+		}
+	}) {
+		return net.ErrClosed
+	}
+	return nil
+}
+
+// writer runs until the connection ends. Messages go before blocks; one block at a
+// time, so that a cancel or a choke takes the rest back.
+func (c *conn) writer(ctx context.Context) error {
+	idle := time.NewTimer(keepalive)
+	defer idle.Stop()
+	var buf []byte
+	for {
+		c.mu.Lock()
+		out := c.out
+		c.out = nil
+		var up blockKey
+		if len(c.uploads) > 0 {
+			up = c.uploads[0]
+			c.uploads = c.uploads[1:]
+		}
+		c.mu.Unlock()
+		if len(out) == 0 && up.size == 0 {
+			select {
+			case <-c.gone:
+				return net.ErrClosed
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-c.kick:
+			case <-idle.C:
+				c.write(wire.AppendKeepalive(nil))
+			}
+			idle.Reset(keepalive)
+			continue
+		}
+		_ = c.net.SetWriteDeadline(time.Now().Add(writeTimeout))
+		if len(out) > 0 {
+			if _, err := c.rw.Write(out); err != nil {
+				return err
+			}
+		}
+		if up.size > 0 {
+			var err error
+			if buf, err = c.upload(ctx, up, buf); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// rtt asks the kernel for the smallest round trip of a TCP connection.
+func rtt(c net.Conn) time.Duration {
+	t, ok := c.(*net.TCPConn)
+	if !ok {
+		return 0
+	}
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	var us uint32
+	_ = raw.Control(func(fd uintptr) {
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			if us = info.Min_rtt; us == 0 || us == ^uint32(0) {
+				us = info.Rtt
+			}
+		}
+	})
+	return time.Duration(us) * time.Microsecond
+}

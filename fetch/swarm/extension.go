@@ -1,0 +1,121 @@
+package swarm
+
+import (
+	"net"
+	"net/netip"
+
+	"github.com/anacrolix/torrent/bencode"
+
+	"github.com/btmount/btmount/fetch/swarm/wire"
+)
+
+// extension speaks one BEP 10 extension on behalf of a torrent. All methods are
+// called by the torrent's own goroutine and must not wait.
+type extension interface {
+	// name is the key in the handshake's m dictionary.
+	name() string
+	// attach is called when a peer has said that it speaks the extension.
+	attach(c *conn)
+	// message is called with a payload from the peer; an error ends the connection.
+	message(c *conn, payload []byte) error
+	// detach is called when a peer has left.
+	detach(c *conn)
+	// tick is called about once a second.
+	tick()
+}
+
+// extendedHandshake is id 0 of BEP 10, with the keys that we use.
+type extendedHandshake struct {
+	M            map[string]int `bencode:"m"`
+	V            string         `bencode:"v,omitempty"`
+	Reqq         int            `bencode:"reqq,omitempty"`
+	Port         int            `bencode:"p,omitempty"`
+	MetadataSize int64          `bencode:"metadata_size,omitempty"`
+	UploadOnly   int            `bencode:"upload_only,omitempty"`
+	YourIP       string         `bencode:"yourip,omitempty"`
+}
+
+// reqq is how many requests of a peer we queue.
+const reqq = 512
+
+// sendExtended tells a peer which extensions we speak and under which ids.
+func (t *Torrent) sendExtended(c *conn) {
+	h := extendedHandshake{M: map[string]int{}, V: t.client.cfg.Version, Reqq: reqq, Port: int(t.client.Port())}
+	for i, e := range t.extensions {
+		h.M[e.name()] = i + 1
+	}
+	if t.info != nil {
+		h.MetadataSize = int64(len(t.info.Raw))
+		if t.complete() {
+			h.UploadOnly = 1
+		}
+	}
+	if a := c.addr.Addr(); a.IsValid() {
+		h.YourIP = string(a.Unmap().AsSlice())
+	}
+	c.write(wire.AppendExtended(nil, 0, bencode.MustMarshal(h)))
+}
+
+// gotExtended handles a peer's extended handshake. It may come again.
+func (t *Torrent) gotExtended(c *conn, payload []byte) error {
+	// The values that peers put here have every type: what does not fit is left out.
+	var raw map[string]any
+	if err := bencode.Unmarshal(payload, &raw); err != nil {
+		return err
+	}
+	number := func(key string) int64 {
+		n, _ := raw[key].(int64)
+		return n
+	}
+	if v, ok := raw["v"].(string); ok {
+		c.version = printable(v, 40)
+	}
+	if n := number("reqq"); n > 0 {
+		c.view.Pipe.Reqq = int(min(n, 4000))
+	}
+	if p := number("p"); p > 0 && p < 1<<16 && c.incoming {
+		c.listen = netip.AddrPortFrom(c.addr.Addr(), uint16(p))
+	}
+	c.metadataSize = number("metadata_size")
+	m, _ := raw["m"].(map[string]any)
+	for _, e := range t.extensions {
+		id, ok := m[e.name()].(int64)
+		if !ok || id < 0 || id > 255 {
+			continue
+		}
+		old := c.theirs[e.name()]
+		c.theirs[e.name()] = byte(id)
+		if old == 0 && id != 0 {
+			e.attach(c)
+		}
+	}
+	return nil
+}
+
+// send sends a payload of extension e to c, if c speaks it.
+func (c *conn) send(e extension, payload ...[]byte) {
+	if id := c.theirs[e.name()]; id != 0 {
+		c.write(wire.AppendExtended(nil, id, payload...))
+	}
+}
+
+// printable cuts an untrusted string to n printable ASCII characters.
+func printable(s string, n int) string {
+	b := make([]byte, 0, n)
+	for i := 0; i < len(s) && len(b) < n; i++ {
+		if s[i] >= ' ' && s[i] < 0x7f {
+			b = append(b, s[i])
+		}
+	}
+	return string(b)
+}
+
+// addrPort returns the address of the other end of a connection.
+func addrPort(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		ap := t.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	ap, _ := netip.ParseAddrPort(a.String())
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}

@@ -1,0 +1,242 @@
+package swarm
+
+import (
+	"math"
+	"time"
+
+	"github.com/btmount/btmount/fetch/swarm/picker"
+	"github.com/btmount/btmount/fetch/swarm/wire"
+)
+
+const (
+	// Duplicates may cost this share of what has come, and a little to begin with,
+	// while the rates of peers are not known yet.
+	wasteShare = 25 // 1/25 = 4 %
+	wasteStart = 3 << 20
+	// A peer that rejects a piece is not asked for it again for so long.
+	refuseFor = 5 * time.Second
+	// A silent peer is tried with one block after this, then twice as long.
+	muteFirst = 2 * time.Second
+	muteMost  = 30 * time.Second
+)
+
+// peers returns what the picker sees of the connections.
+func (t *Torrent) peers() []*picker.Peer {
+	out := make([]*picker.Peer, 0, len(t.conns))
+	for c := range t.conns {
+		if c.view.Has != nil {
+			out = append(out, &c.view)
+		}
+	}
+	return out
+}
+
+// fillAll asks every peer for what it should bring now: after a change of wants.
+func (t *Torrent) fillAll() {
+	if t.store == nil || t.picks.Len() == 0 {
+		return
+	}
+	s := picker.View(t.peers(), t.clock)
+	byView := make(map[*picker.Peer]*conn, len(t.conns))
+	for c := range t.conns {
+		byView[&c.view] = c
+	}
+	for _, v := range s.Peers() {
+		t.fill(byView[v], s, 1)
+	}
+	t.rate.Store(math.Float64bits(s.Rate()))
+}
+
+// refill asks c for more, once enough room has come free to be worth a message.
+func (t *Torrent) refill(c *conn) {
+	if t.store == nil || t.picks.Len() == 0 || c.closed {
+		return
+	}
+	t.fill(c, picker.View(t.peers(), t.clock), max(1, c.view.Pipe.Limit()/8))
+}
+
+func (t *Torrent) fill(c *conn, s *picker.Swarm, least int) {
+	room := c.view.Pipe.Limit() - c.view.Pipe.Outstanding()/wire.BlockSize
+	if room < least || c.view.Mute || c.view.Choked && len(c.view.Allow) == 0 {
+		return
+	}
+	t.send(c, t.picks.Next(&c.view, s, room))
+}
+
+// send makes sure that the pieces have a place and sends the requests.
+func (t *Torrent) send(c *conn, asks []picker.Request) {
+	good := asks[:0]
+	for _, r := range asks {
+		if t.begin(r.Piece) {
+			good = append(good, r)
+		}
+	}
+	c.request(good)
+}
+
+// begin makes room for a piece; if there is none its wants fail.
+func (t *Torrent) begin(p int) bool {
+	if t.flying.find(p) != nil {
+		return true
+	}
+	if t.picks.Find(p) == nil {
+		return false // failed just now
+	}
+	if err := t.store.Begin(p); err != nil {
+		t.fail(p, err)
+		return false
+	}
+	t.flying.put(newAssembly(p, int(t.info.PieceSize(p)), int64(p)*t.info.PieceLength, t.info.PieceHash(p), t.store))
+	return true
+}
+
+// fail ends the wants of a piece with an error and forgets it.
+func (t *Torrent) fail(p int, err error) {
+	for c, blocks := range t.owners(t.picks.Unwant(p)) {
+		for _, b := range blocks {
+			t.release(c, p, b)
+		}
+	}
+	if t.flying.find(p) != nil {
+		t.abandon(p)
+	}
+	ws := t.wants[p]
+	delete(t.wants, p)
+	for _, w := range ws {
+		t.unwantPieces(w)
+		w.finish(err)
+	}
+}
+
+// release forgets that c was asked for a block.
+func (t *Torrent) release(c *conn, piece, b int) {
+	if r, ok := c.view.Done(piece, b); ok {
+		c.view.Pipe.Gone(r.Size)
+		t.picks.Lost(piece, b, &c.view)
+	}
+}
+
+// releaseAll gives the blocks asked of c to others.
+func (t *Torrent) releaseAll(c *conn) {
+	for _, r := range c.view.Asked {
+		c.view.Pipe.Gone(r.Size)
+		t.picks.Lost(r.Piece, r.Block, &c.view)
+	}
+	c.view.Asked = nil
+}
+
+// arrived handles blocks that c brought.
+func (t *Torrent) arrived(c *conn, batch []arrival) {
+	if t.store == nil {
+		return
+	}
+	for _, a := range batch {
+		r, known := c.view.Done(a.piece, a.block)
+		if known {
+			c.view.Pipe.Arrived(a.at, r.Sent, r.Due, a.size)
+		}
+		if c.view.Mute {
+			c.view.Mute, c.muteWait = false, 0
+		}
+		if a.what == stored && c.barred.Load() {
+			continue // taken out again by purge
+		}
+		switch a.what {
+		case duplicate:
+			t.picks.Lost(a.piece, a.block, &c.view)
+			if as := t.flying.find(a.piece); as != nil && as.here(a.block) {
+				t.picks.Got(a.piece, a.block, &c.view)
+			}
+			continue
+		case failed:
+			t.log.Warn("cannot store a block", "piece", a.piece, "err", a.err)
+			t.fail(a.piece, a.err)
+			continue
+		}
+		for _, v := range t.picks.Got(a.piece, a.block, &c.view) {
+			if o := t.connOf(v); o != nil {
+				o.cancel(a.piece, func(int) int { return a.size }, a.block)
+			}
+		}
+		switch a.what {
+		case complete:
+			t.landed(c, a)
+		case corrupt:
+			t.spoiled(a.piece)
+		}
+	}
+	if !c.closed {
+		t.refill(c)
+	}
+}
+
+func (t *Torrent) connOf(v *picker.Peer) *conn {
+	for c := range t.conns {
+		if &c.view == v {
+			return c
+		}
+	}
+	return nil
+}
+
+// landed handles a piece that is verified and committed.
+func (t *Torrent) landed(c *conn, a arrival) {
+	as := t.flying.find(a.piece)
+	if as == nil {
+		return
+	}
+	t.flying.drop(a.piece)
+	t.picks.Unwant(a.piece)
+	size := t.info.PieceSize(a.piece)
+	t.fetched.Add(size)
+	t.left.Add(-size)
+	t.note(a.piece, as.evidence())
+	if f := t.failures[a.piece]; f != nil {
+		t.judge(f, as.evidence())
+		delete(t.failures, a.piece)
+	}
+	ws := t.wants[a.piece]
+	delete(t.wants, a.piece)
+	for _, w := range ws {
+		if w.missing--; w.missing == 0 {
+			w.finish(nil)
+		}
+	}
+	for o := range t.conns {
+		t.announceTo(o, a.piece)
+		t.interest(o)
+	}
+}
+
+// hedge asks late blocks of a second peer.
+func (t *Torrent) hedge(s *picker.Swarm) {
+	budget := t.fetched.Load()/wasteShare + wasteStart - t.duplicates
+	if budget < wire.BlockSize {
+		return
+	}
+	for _, d := range t.picks.Hedge(s, int(min(budget, 1<<20))) {
+		if c := t.connOf(d.Peer); c != nil {
+			t.duplicates += int64(d.Size)
+			c.request([]picker.Request{d.Request})
+		}
+	}
+}
+
+// watch looks for peers that fell silent and tries silent ones again.
+func (t *Torrent) watch() (freed bool) {
+	for c := range t.conns {
+		switch {
+		case c.view.Mute && t.clock.After(c.retryMute):
+			c.view.Mute = false
+			freed = true
+		case !c.view.Mute && c.view.Pipe.Silent(t.clock):
+			c.view.Mute = true
+			c.muteWait = min(max(muteFirst, 2*c.muteWait), muteMost)
+			c.retryMute = t.clock.Add(c.muteWait)
+			t.releaseAll(c)
+			t.log.Debug("peer is silent, its blocks go to others", "peer", c.addr)
+			freed = true
+		}
+	}
+	return freed
+}

@@ -1,0 +1,161 @@
+package swarm
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/anacrolix/torrent/mse"
+	pp "github.com/anacrolix/torrent/peer_protocol"
+
+	"github.com/btmount/btmount/fetch/swarm/metainfo"
+)
+
+// handshakeSize is the length of a handshake (BEP 3): protocol name, 8 reserved
+// bytes, info-hash, peer id.
+const handshakeSize = len(pp.Protocol) + 8 + 20 + 20
+
+type handshake struct {
+	bits pp.PeerExtensionBits
+	hash metainfo.InfoHash
+	id   [20]byte
+}
+
+func (c *Client) ours(hash metainfo.InfoHash) []byte {
+	bits := pp.NewPeerExtensionBytes(pp.ExtensionBitFast, pp.ExtensionBitLtep)
+	if c.cfg.DHT != nil {
+		bits.SetBit(pp.ExtensionBitDht, true)
+	}
+	b := append([]byte(pp.Protocol), bits[:]...)
+	b = append(b, hash[:]...)
+	return append(b, c.id[:]...)
+}
+
+func readHandshake(r io.Reader) (h handshake, err error) {
+	b := make([]byte, handshakeSize)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return h, fmt.Errorf("handshake: %w", err)
+	}
+	if string(b[:len(pp.Protocol)]) != pp.Protocol {
+		return h, errors.New("handshake: not BitTorrent")
+	}
+	b = b[len(pp.Protocol):]
+	copy(h.bits[:], b)
+	copy(h.hash[:], b[8:])
+	copy(h.id[:], b[28:])
+	return h, nil
+}
+
+// dial connects to a peer: in the clear first, then, if it hangs up on that, with
+// the obfuscated handshake that some peers insist on.
+func (c *Client) dial(ctx context.Context, t *Torrent, addr netip.AddrPort) (*conn, error) {
+	if c.isBanned(addr) {
+		return nil, errBanned
+	}
+	conn, dialled, err := c.try(ctx, t, addr, false)
+	if err != nil && dialled && ctx.Err() == nil && !errors.Is(err, errSelf) && !errors.Is(err, errBanned) {
+		if conn, _, again := c.try(ctx, t, addr, true); again == nil {
+			return conn, nil
+		}
+	}
+	return conn, err
+}
+
+func (c *Client) try(ctx context.Context, t *Torrent, addr netip.AddrPort, crypt bool) (out *conn, dialled bool, err error) {
+	d := net.Dialer{Timeout: dialTimeout, KeepAlive: 60 * time.Second}
+	n, err := d.DialContext(ctx, "tcp", addr.String())
+	if err != nil {
+		return nil, false, err
+	}
+	stop := context.AfterFunc(ctx, func() { n.Close() })
+	defer stop()
+	defer func() {
+		if err != nil {
+			n.Close()
+		}
+	}()
+	_ = n.SetDeadline(time.Now().Add(handshakeTimeout))
+	rw := io.ReadWriter(n)
+	if crypt {
+		if rw, _, err = mse.InitiateHandshakeContext(ctx, n, t.hash[:], c.ours(t.hash), mse.AllSupportedCrypto); err != nil {
+			return nil, true, err
+		}
+	} else if _, err = n.Write(c.ours(t.hash)); err != nil {
+		return nil, true, err
+	}
+	h, err := readHandshake(rw)
+	if err != nil {
+		return nil, true, err
+	}
+	if h.hash != t.hash {
+		return nil, true, errors.New("handshake: answers for another torrent")
+	}
+	out, err = c.newConn(t, n, rw, h)
+	if err != nil {
+		return nil, true, err
+	}
+	out.listen, out.crypt = addr, crypt
+	return out, true, nil
+}
+
+// receive does the handshake of an incoming connection, plain or obfuscated.
+func (c *Client) receive(ctx context.Context, n net.Conn) (*conn, *Torrent, error) {
+	_ = n.SetDeadline(time.Now().Add(handshakeTimeout))
+	br := bufio.NewReaderSize(n, 1024)
+	rw := struct {
+		io.Reader
+		io.Writer
+	}{br, n}
+	first, err := br.Peek(len(pp.Protocol))
+	if err != nil {
+		return nil, nil, err
+	}
+	var stream io.ReadWriter = rw
+	crypt := string(first) != pp.Protocol
+	if crypt {
+		if stream, _, err = mse.ReceiveHandshake(ctx, rw, c.keys, mse.DefaultCryptoSelector); err != nil {
+			return nil, nil, err
+		}
+	}
+	h, err := readHandshake(stream)
+	if err != nil {
+		return nil, nil, err
+	}
+	t := c.find(h.hash)
+	if t == nil {
+		return nil, nil, fmt.Errorf("handshake: no such torrent %s", h.hash)
+	}
+	if _, err := stream.Write(c.ours(h.hash)); err != nil {
+		return nil, nil, err
+	}
+	conn, err := c.newConn(t, n, stream, h)
+	if err != nil {
+		return nil, nil, err
+	}
+	conn.incoming, conn.source, conn.crypt = true, "incoming", crypt
+	return conn, t, nil
+}
+
+func (c *Client) newConn(t *Torrent, n net.Conn, rw io.ReadWriter, h handshake) (*conn, error) {
+	if h.id == c.id {
+		return nil, errSelf
+	}
+	addr := addrPort(n.RemoteAddr())
+	if c.isBannedID(h.id) || c.isBanned(addr) {
+		return nil, errBanned
+	}
+	_ = n.SetDeadline(time.Time{})
+	conn := &conn{
+		t: t, net: n, rw: rw, addr: addr, id: h.id, fast: h.bits.SupportsFast(), choking: true,
+		kick: make(chan struct{}, 1), gone: make(chan struct{}), asked: map[blockKey]struct{}{},
+	}
+	if h.bits.SupportsExtended() {
+		conn.theirs = map[string]byte{}
+	}
+	return conn, nil
+}

@@ -1,0 +1,169 @@
+// Package pipeline estimates one peer: how fast it is, how far away, and when it
+// will have delivered one more block. It is pure: time comes in as an argument.
+//
+// # The estimate
+//
+// A peer answers requests in order. So one more block arrives after everything
+// asked before it, but not before a round trip:
+//
+//	finish = max(now + RTT, start + outstanding/rate) + block/rate + deviation
+//
+// where start is when what is outstanding began, or begins, to come.
+// Rate is measured from busy times only: between two blocks of which the second
+// had been asked for before the first came. Other times contain the round trip
+// and would halve the estimate of a peer that is simply not asked enough. RTT is
+// the smallest seen, from the kernel's own measurement and from blocks asked of
+// an idle peer; the queue that we make ourselves is in outstanding, not in RTT.
+// A peer that is late already is expected to stay late for about as long again
+// (0.7 x overdue: waiting times in swarms have long tails).
+//
+// # How deep
+//
+// Limit blocks are kept on the way: rate x (RTT + 0.12 s). More buys no
+// throughput on any measured path, and everything asked beyond the path's
+// capacity stands between a seek and its first byte: cancelled blocks still come
+// (97 % of them, from libtorrent with short queues), so queues must be short.
+package pipeline
+
+import (
+	"math"
+	"time"
+
+	"github.com/btmount/btmount/fetch/swarm/wire"
+)
+
+const (
+	// TargetQueue is the time by which requests run ahead of the path's capacity.
+	TargetQueue = 120 * time.Millisecond
+
+	unknownLimit = 6 // blocks on the way to a peer of unknown rate: a slow one must not hold many
+	memory       = 0.4
+	guessRate    = 64 << 10 // of a peer not yet measured, bytes/s: it must earn more
+)
+
+// Pipe is the estimate of one peer. The zero value knows nothing; set Reqq and RTT
+// as they become known.
+type Pipe struct {
+	Reqq int           // most requests the peer accepts; 0 means 250
+	RTT  time.Duration // smallest round trip seen; 0 = unknown
+
+	outstanding int       // bytes asked and not yet answered
+	last        time.Time // last block
+	since       time.Time // when the first block was asked of the then idle peer
+	bytes, secs float64   // decayed busy bytes and seconds
+	late        float64   // decayed lateness against the prediction, seconds
+}
+
+// Known reports whether the rate has been measured.
+func (p *Pipe) Known() bool { return p.secs > 0.002 && p.bytes >= 4*wire.BlockSize }
+
+// Rate returns bytes per second; a low guess until it is known.
+func (p *Pipe) Rate() float64 {
+	if !p.Known() {
+		return guessRate
+	}
+	return p.bytes / p.secs
+}
+
+// Outstanding returns the bytes asked and not yet answered.
+func (p *Pipe) Outstanding() int { return p.outstanding }
+
+// Sent notes a request of n bytes.
+func (p *Pipe) Sent(now time.Time, n int) {
+	if p.outstanding == 0 {
+		p.since = now
+	}
+	p.outstanding += n
+}
+
+// Arrived notes a block of n bytes that was asked at sent and predicted for due.
+func (p *Pipe) Arrived(now, sent, due time.Time, n int) {
+	p.Gone(n)
+	if dt := now.Sub(p.last).Seconds(); !p.last.IsZero() && sent.Before(p.last) && dt >= 0 {
+		keep := math.Exp(-dt / memory)
+		p.bytes = p.bytes*keep + float64(n)
+		p.secs = p.secs*keep + dt
+	} else if rtt := now.Sub(sent) - secs(float64(n)/p.Rate()); p.Known() && rtt > 0 {
+		p.Trip(rtt)
+	}
+	p.late += (math.Max(0, now.Sub(due).Seconds()) - p.late) / 16
+	p.last = now
+}
+
+// Trip notes a measured round trip.
+func (p *Pipe) Trip(rtt time.Duration) {
+	if rtt > 0 && (p.RTT == 0 || rtt < p.RTT) {
+		p.RTT = rtt
+	}
+}
+
+// Gone notes that n bytes will not come, or came.
+func (p *Pipe) Gone(n int) { p.outstanding = max(0, p.outstanding-n) }
+
+// Limit returns how many blocks to keep on the way.
+func (p *Pipe) Limit() int {
+	reqq := p.Reqq
+	if reqq <= 0 {
+		reqq = 250
+	}
+	if !p.Known() {
+		return min(unknownLimit, reqq)
+	}
+	n := p.Rate() * (p.RTT + TargetQueue).Seconds() / wire.BlockSize
+	return min(max(2, int(n)), reqq)
+}
+
+func (p *Pipe) block() time.Duration { return secs(wire.BlockSize / p.Rate()) }
+func (p *Pipe) dev() time.Duration   { return secs(p.late) }
+
+func secs(s float64) time.Duration { return time.Duration(math.Min(s, 3600) * 1e9) }
+
+// spoke returns when the peer last delivered, or when it was first asked since it was idle.
+func (p *Pipe) spoke() time.Time {
+	if p.last.After(p.since) {
+		return p.last
+	}
+	return p.since
+}
+
+// start returns when what is outstanding began or will begin to come.
+func (p *Pipe) start(now time.Time) time.Time {
+	s := p.since.Add(p.RTT)
+	if p.last.After(s) {
+		s = p.last
+	}
+	if late := now.Sub(s.Add(p.block())); late > 0 {
+		s = s.Add(late + late*7/10)
+	}
+	return s
+}
+
+// Arrival predicts when the first n of the outstanding bytes will have come.
+func (p *Pipe) Arrival(now time.Time, n int) time.Time {
+	return p.start(now).Add(secs(float64(n)/p.Rate()) + p.dev())
+}
+
+// Finish predicts when n more bytes, asked now, will have come.
+func (p *Pipe) Finish(now time.Time, n int) time.Time {
+	at := now.Add(p.RTT)
+	if p.outstanding > 0 {
+		if busy := p.start(now).Add(secs(float64(p.outstanding) / p.Rate())); busy.After(at) {
+			at = busy
+		}
+	}
+	return at.Add(secs(float64(n)/p.Rate()) + p.dev())
+}
+
+// Silent reports whether the peer has been quiet for so long that its blocks are
+// better asked elsewhere. The 0.2 s are what BBR senders pause every 10 s: less
+// would accuse healthy peers.
+func (p *Pipe) Silent(now time.Time) bool {
+	if p.outstanding == 0 {
+		return false
+	}
+	allow := p.RTT + 200*time.Millisecond + 3*p.block() + 4*p.dev()
+	if !p.Known() {
+		allow = p.RTT + time.Second
+	}
+	return now.Sub(p.spoke()) > allow
+}

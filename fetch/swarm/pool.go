@@ -1,0 +1,305 @@
+package swarm
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/btmount/btmount/fetch/swarm/discovery"
+)
+
+// pool is the set of peers that a torrent knows of, and who looks for more. It is
+// owned by the torrent's goroutine.
+type pool struct {
+	t        *Torrent
+	client   *Client
+	ctx      context.Context
+	group    *sync.WaitGroup
+	stopMore context.CancelFunc // ends the DHT search
+	known_   map[netip.AddrPort]*candidate
+	dialing  int
+	banned   int
+	trackers *discovery.Trackers
+	dht      bool
+	searched time.Time // last time more peers were asked for out of turn
+}
+
+type candidate struct {
+	addr   netip.AddrPort
+	source string
+	fails  int
+	next   time.Time // not dialled before
+	busy   bool      // being dialled, or connected
+}
+
+const (
+	maxKnown   = 2000
+	maxDialing = 12 // per torrent
+	maxFails   = 6  // then a peer is forgotten, unless the user named it
+	searchGap  = 30 * time.Second
+)
+
+func newPool(c *Client, t *Torrent) pool {
+	return pool{t: t, client: c, known_: map[netip.AddrPort]*candidate{}}
+}
+
+func (p *pool) start(ctx context.Context, group *sync.WaitGroup) { p.ctx, p.group = ctx, group }
+
+// discover starts looking for peers. A private torrent asks its trackers only:
+// no DHT, no PEX (BEP 27). What is not known to be public asks the trackers and
+// the DHT, since a magnet without trackers has nothing else; gotInfo stops the
+// rest when the info turns out to be private.
+func (t *Torrent) discover(ctx context.Context, group *sync.WaitGroup, private bool) {
+	p := &t.pool
+	if len(t.cfg.Trackers) > 0 {
+		p.trackers = discovery.NewTrackers(t.client.discovery, t.hash, t.cfg.Trackers, t.stats, func(ps []discovery.Peer) { t.postFound(ps) })
+		tr := p.trackers
+		group.Go(func() { _ = tr.Run(ctx) })
+	}
+	if private {
+		return
+	}
+	t.extensions = append(t.extensions, newPex(t))
+	if d := t.client.cfg.DHT; d != nil {
+		more, cancel := context.WithCancel(ctx)
+		p.stopMore, p.dht = cancel, true
+		group.Go(func() { _ = d.Announce(more, t.hash, t.client.Port, func(ps []discovery.Peer) { t.postFound(ps) }) })
+	}
+}
+
+// private stops what a private torrent may not do.
+func (p *pool) private() {
+	if p.stopMore != nil {
+		p.stopMore()
+		p.dht = false
+	}
+	for i, e := range p.t.extensions {
+		if e.name() == "ut_pex" {
+			p.t.extensions = p.t.extensions[:i:i]
+		}
+	}
+	for a, c := range p.known_ {
+		if c.source != "tracker" && c.source != "given" && !c.busy {
+			delete(p.known_, a)
+		}
+	}
+	for c := range p.t.conns {
+		delete(c.theirs, "ut_pex")
+		if c.source != "tracker" && c.source != "given" && c.source != "incoming" {
+			c.close(errors.New("torrent is private"))
+		}
+	}
+}
+
+func (t *Torrent) stats() discovery.Stats {
+	return discovery.Stats{Uploaded: t.uploaded.Load(), Downloaded: t.fetched.Load(), Left: t.left.Load(), Port: t.client.Port()}
+}
+
+func (t *Torrent) postFound(ps []discovery.Peer) {
+	t.post(func() {
+		for _, p := range ps {
+			t.found([]netip.AddrPort{p.Addr}, p.Source)
+		}
+	})
+}
+
+// found notes addresses of peers and dials them if more are wanted.
+func (t *Torrent) found(addrs []netip.AddrPort, source string) {
+	p := &t.pool
+	for _, a := range addrs {
+		a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+		if !dialable(a) || t.client.isBanned(a) {
+			continue
+		}
+		if c := p.known_[a]; c != nil {
+			if source == "tracker" || source == "given" {
+				c.source = source
+			}
+			continue
+		}
+		if len(p.known_) >= maxKnown {
+			continue
+		}
+		p.known_[a] = &candidate{addr: a, source: source}
+	}
+	t.countSources()
+	p.dial()
+}
+
+// dialable refuses addresses that no peer can have.
+func dialable(a netip.AddrPort) bool {
+	ip := a.Addr()
+	return a.Port() != 0 && ip.IsValid() && !ip.IsUnspecified() && !ip.IsMulticast() && ip != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
+// dial connects to known peers while more are wanted.
+func (p *pool) dial() {
+	t := p.t
+	for len(t.conns)+p.dialing < t.client.cfg.MaxPeers && p.dialing < maxDialing {
+		var best *candidate
+		for _, c := range p.known_ {
+			if c.busy || t.clock.Before(c.next) {
+				continue
+			}
+			if best == nil || c.fails < best.fails {
+				best = c
+			}
+		}
+		if best == nil {
+			return
+		}
+		best.busy = true
+		p.dialing++
+		source := best.source
+		p.group.Go(func() { p.connect(best, source) })
+	}
+}
+
+// connect dials a peer and serves the connection until it ends. It runs in a
+// goroutine of its own.
+func (p *pool) connect(c *candidate, source string) {
+	t := p.t
+	conn, err := p.client.dial(p.ctx, t, c.addr)
+	if err == nil {
+		conn.source = source
+	}
+	t.post(func() {
+		p.dialing--
+		if err != nil {
+			p.failed(c, err)
+		}
+		p.dial()
+	})
+	if err == nil {
+		t.serve(p.ctx, conn)
+	}
+}
+
+func (p *pool) failed(c *candidate, err error) {
+	c.busy = false
+	c.fails++
+	c.next = p.t.clock.Add(min(time.Duration(c.fails*c.fails)*2*time.Second, 5*time.Minute))
+	if errors.Is(err, errSelf) || errors.Is(err, errBanned) || c.fails > maxFails && c.source != "given" {
+		delete(p.known_, c.addr)
+	}
+	p.t.log.Debug("cannot connect", "peer", c.addr, "err", err)
+}
+
+// refused notes that a new connection was not taken in.
+func (p *pool) refused(c *conn, err error) {
+	k := p.known_[c.listen]
+	if k == nil || c.incoming {
+		return
+	}
+	if errors.Is(err, errTwice) {
+		// The address belongs to a peer that came to us first.
+		if first := p.t.byID[c.id]; first != nil && !first.listen.IsValid() {
+			first.listen = c.listen
+			return // stays busy until that one leaves
+		}
+		delete(p.known_, k.addr)
+		return
+	}
+	p.failed(k, err)
+}
+
+// left notes that a connection ended.
+func (p *pool) left(c *conn) {
+	k := p.known_[c.listen]
+	if k == nil {
+		return
+	}
+	k.busy = false
+	// A peer that served us is worth coming back to soon.
+	wait := 10 * time.Second
+	if c.down.Load() == 0 && p.t.clock.Sub(c.joined) < time.Minute {
+		k.fails++
+		wait = time.Duration(min(k.fails*k.fails, 60)) * 2 * time.Second
+	} else {
+		k.fails = 0
+	}
+	if c.down.Load() > 0 {
+		wait = time.Second
+	}
+	k.next = p.t.clock.Add(wait)
+	if p.client.isBanned(c.listen) {
+		delete(p.known_, c.listen)
+	}
+}
+
+// tick dials again and asks for more peers when there are too few.
+func (p *pool) tick() {
+	p.dial()
+	if p.trackers != nil && p.t.picks.Len() > 0 && len(p.t.conns) < 3 && p.t.clock.Sub(p.searched) > searchGap {
+		p.searched = p.t.clock
+		p.trackers.Hurry()
+	}
+}
+
+// known returns how many peers are known and not connected.
+func (p *pool) known() int {
+	n := 0
+	for _, c := range p.known_ {
+		if !c.busy {
+			n++
+		}
+	}
+	return n + p.dialing
+}
+
+// more reports whether some peer is known that was not yet tried.
+func (p *pool) more() bool {
+	if p.dialing > 0 {
+		return true
+	}
+	for _, c := range p.known_ {
+		if !c.busy && c.fails == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// serve runs a connection whose handshake is done, until it ends.
+func (t *Torrent) serve(ctx context.Context, c *conn) {
+	joined := make(chan error, 1)
+	if !t.post(func() {
+		err := t.join(c)
+		if err != nil {
+			t.pool.refused(c, err)
+		}
+		joined <- err
+	}) {
+		c.close(errStopped)
+		return
+	}
+	var err error
+	select {
+	case err = <-joined:
+	case <-t.gone:
+		err = errStopped
+	}
+	if err != nil {
+		c.close(err)
+		return
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { c.close(c.writer(ctx)) })
+	c.close(t.guarded(func() error { return c.read(ctx) }))
+	wg.Wait()
+	t.log.Debug("peer left", "peer", c.addr, "why", c.cause())
+	t.post(func() { t.part(c) })
+}
+
+// guarded turns a panic on behalf of one peer into the end of that peer.
+func (t *Torrent) guarded(f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			t.log.Error("panic while serving a peer", "panic", r)
+			err = errors.New("internal error")
+		}
+	}()
+	return f()
+}

@@ -1,0 +1,314 @@
+package swarm
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha1"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/btmount/btmount/cache"
+	"github.com/btmount/btmount/cache/extent"
+	"github.com/btmount/btmount/fetch/swarm/metainfo"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// sample makes a directory with files of awkward sizes and returns its path.
+func sample(t testing.TB, total int64) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "sample")
+	r := rand.NewChaCha8([32]byte{1})
+	write := func(name string, n int64) {
+		p := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, n)
+		r.Read(b)
+		if err := os.WriteFile(p, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("a/empty", 0)
+	write("a/one", 1)
+	write("a/odd", 70001)
+	write("b/big", total)
+	write("z/last", 16385)
+	return dir
+}
+
+// peer is a client with one torrent, run until the test ends.
+type peer struct {
+	client  *Client
+	torrent *Torrent
+	object  *cache.Object
+	stop    func()
+}
+
+func addr(c *Client) netip.AddrPort {
+	return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), c.Port())
+}
+
+// logger writes to the test's log while the test runs.
+func logger(t testing.TB) *slog.Logger {
+	if !testing.Verbose() {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func start(t testing.TB, cfg Config, tc TorrentConfig, store func(tr *Torrent) Store) *peer {
+	t.Helper()
+	cfg.Listen, cfg.Logger, cfg.PeerPrefix = "127.0.0.1:0", logger(t), "-BM0000-"
+	c, err := NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr, err := c.Add(tc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if store != nil {
+		tr.Attach(tc.Info, store(tr))
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { c.Run(ctx) })
+	wg.Go(func() { tr.Run(ctx) })
+	p := &peer{client: c, torrent: tr}
+	p.stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
+	t.Cleanup(p.stop)
+	return p
+}
+
+func seed(t testing.TB, meta *metainfo.Meta, dir string, cfg Config) *peer {
+	t.Helper()
+	return start(t, cfg, TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info}, func(*Torrent) Store {
+		f, err := NewFiles(meta.Info, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
+	})
+}
+
+// object opens the cache object of a torrent in a new cache.
+func object(t testing.TB, info *metainfo.Info) *cache.Object {
+	t.Helper()
+	s, err := cache.Open(cache.Config{Dir: t.TempDir(), Limit: 8 << 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := cache.Layout{Key: cache.Key("ih-" + info.Hash.String()), Unit: info.PieceLength, Size: info.Length}
+	for _, f := range info.Files {
+		if !f.Pad {
+			l.Files = append(l.Files, extent.Extent{Off: f.Offset, Len: f.Length})
+		}
+	}
+	l.Verify = func(u int, p []byte) bool { return sha1.Sum(p) == info.PieceHash(u) }
+	o, err := s.Object(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return o
+}
+
+func leech(t testing.TB, meta *metainfo.Meta, cfg Config, peers ...*peer) *peer {
+	t.Helper()
+	o := object(t, meta.Info)
+	tc := TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info}
+	for _, p := range peers {
+		tc.Peers = append(tc.Peers, addr(p.client))
+	}
+	p := start(t, cfg, tc, func(*Torrent) Store { return o })
+	p.object = o
+	return p
+}
+
+func makeTorrent(t testing.TB, dir string, hybrid bool) *metainfo.Meta {
+	t.Helper()
+	meta, err := metainfo.Make(t.Context(), dir, metainfo.MakeConfig{PieceLength: 256 << 10, Hybrid: hybrid})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return meta
+}
+
+func within(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// same compares what is in the object with the files on disk.
+func same(t testing.TB, o *cache.Object, info *metainfo.Info, dir string) {
+	t.Helper()
+	for _, f := range info.Files {
+		if f.Pad || f.Length == 0 {
+			continue
+		}
+		want, err := os.ReadFile(filepath.Join(append([]string{dir}, f.Path...)...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, f.Length)
+		if err := o.ReadPresent(got, f.Offset); err != nil {
+			t.Fatalf("%v: %v", f.Path, err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Fatalf("%v differs", f.Path)
+		}
+	}
+}
+
+func TestFetchFromSeveral(t *testing.T) {
+	for _, hybrid := range []bool{false, true} {
+		dir := sample(t, 9<<20)
+		meta := makeTorrent(t, dir, hybrid)
+		a, b := seed(t, meta, dir, Config{}), seed(t, meta, dir, Config{})
+		l := leech(t, meta, Config{}, a, b)
+		if err := l.torrent.Fetch(within(t, 30*time.Second), extent.Extent{Len: meta.Info.Length}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		same(t, l.object, meta.Info, dir)
+		s, ok := l.torrent.Status(within(t, 5*time.Second))
+		if !ok || s.Downloaded != meta.Info.Length || s.Corrupt != 0 || s.State != "complete" {
+			t.Errorf("status %+v", s)
+		}
+		if both := s.Swarm; len(both) != 2 || both[0].Down == 0 || both[1].Down == 0 {
+			t.Errorf("blocks were not spread: %+v", both)
+		}
+	}
+}
+
+func TestMagnetGetsMetadata(t *testing.T) {
+	dir := sample(t, 1<<20)
+	meta := makeTorrent(t, dir, false)
+	s := seed(t, meta, dir, Config{})
+	got := make(chan *metainfo.Info, 1)
+	l := start(t, Config{}, TorrentConfig{
+		Hash: meta.Info.Hash, Peers: []netip.AddrPort{addr(s.client)},
+		OnInfo: func(info *metainfo.Info, err error) { got <- info },
+	}, nil)
+	select {
+	case info := <-got:
+		if !bytes.Equal(info.Raw, meta.Info.Raw) {
+			t.Fatal("another info")
+		}
+		o := object(t, info)
+		l.torrent.Attach(info, o)
+		if err := l.torrent.Fetch(within(t, 20*time.Second), extent.Extent{Len: info.Length}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		same(t, o, info, dir)
+		l.stop()
+	case <-within(t, 20*time.Second).Done():
+		t.Fatal("no metadata")
+	}
+}
+
+// liar is a Store that serves some blocks wrong.
+type liar struct {
+	Store
+	every int64 // one of so many blocks
+}
+
+func (l liar) ReadPresent(p []byte, off int64) error {
+	err := l.Store.ReadPresent(p, off)
+	if off/(16<<10)%l.every == 0 && len(p) > 0 {
+		p[len(p)/2] ^= 0x40
+	}
+	return err
+}
+
+func poisoner(t testing.TB, meta *metainfo.Meta, dir string, every int64) *peer {
+	return start(t, Config{}, TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info}, func(*Torrent) Store {
+		f, err := NewFiles(meta.Info, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return liar{f, every}
+	})
+}
+
+func TestPoisonerAmongHonestPeersIsBanned(t *testing.T) {
+	for _, every := range []int64{1, 64} {
+		dir := sample(t, 24<<20)
+		meta := makeTorrent(t, dir, false)
+		bad := poisoner(t, meta, dir, every)
+		l := leech(t, meta, Config{}, bad, seed(t, meta, dir, Config{}), seed(t, meta, dir, Config{}))
+		if err := l.torrent.Fetch(within(t, 60*time.Second), extent.Extent{Len: meta.Info.Length}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		same(t, l.object, meta.Info, dir)
+		s, _ := l.torrent.Status(within(t, 5*time.Second))
+		t.Logf("one block in %d bad: corrupt %d of %d, banned %d, honest left %d", every, s.Corrupt, s.Downloaded, s.Banned, s.Peers)
+		if s.Banned > 1 || s.Peers < 2 {
+			t.Errorf("banned %d, %d peers left", s.Banned, s.Peers)
+		}
+	}
+}
+
+func TestSolePoisonerFailsTheRead(t *testing.T) {
+	dir := sample(t, 2<<20)
+	meta := makeTorrent(t, dir, false)
+	l := leech(t, meta, Config{}, poisoner(t, meta, dir, 1))
+	err := l.torrent.Fetch(within(t, 30*time.Second), extent.Extent{Len: 1}, time.Now())
+	if c := (*CorruptError)(nil); !errors.As(err, &c) {
+		t.Fatalf("err = %v", err)
+	}
+	s, _ := l.torrent.Status(within(t, 5*time.Second))
+	if s.Corrupt > 3*meta.Info.PieceLength {
+		t.Errorf("fetched %d bad bytes", s.Corrupt)
+	}
+	if err := l.torrent.Fetch(within(t, 30*time.Second), extent.Extent{Len: 1}, time.Now()); !errors.As(err, new(*CorruptError)) {
+		t.Fatalf("again: %v", err)
+	}
+}
+
+func TestCancelledFetchReturnsAtOnce(t *testing.T) {
+	dir := sample(t, 1<<20)
+	meta := makeTorrent(t, dir, false)
+	l := leech(t, meta, Config{}) // nobody to ask
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("seek")
+	cancel(why)
+	if err := l.torrent.Fetch(ctx, extent.Extent{Len: 1}, time.Now()); !errors.Is(err, why) {
+		t.Fatal(err)
+	}
+	if l.torrent.Sources() != 0 {
+		t.Error("sources out of nowhere")
+	}
+}
+
+func TestNoUploadSendsNothing(t *testing.T) {
+	dir := sample(t, 1<<20)
+	meta := makeTorrent(t, dir, false)
+	s := seed(t, meta, dir, Config{NoUpload: true})
+	l := leech(t, meta, Config{}, s)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if err := l.torrent.Fetch(ctx, extent.Extent{Len: 1}, time.Now()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	if n := s.torrent.uploaded.Load(); n != 0 {
+		t.Errorf("sent %d bytes", n)
+	}
+}

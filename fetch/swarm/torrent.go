@@ -1,0 +1,488 @@
+package swarm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/btmount/btmount/cache/extent"
+	"github.com/btmount/btmount/fetch/swarm/metainfo"
+	"github.com/btmount/btmount/fetch/swarm/picker"
+	"github.com/btmount/btmount/fetch/swarm/wire"
+)
+
+// TorrentConfig says what to join and whom to ask.
+type TorrentConfig struct {
+	Hash     metainfo.InfoHash
+	Info     *metainfo.Info // nil: it comes from peers (BEP 9), OnInfo is called then
+	Private  bool           // BEP 27; implied by Info.Private
+	Trackers [][]string
+	Peers    []netip.AddrPort
+	// OnInfo is called once, from a goroutine of its own, when the info dictionary has
+	// come and passed the firewall; the caller then calls Attach. err != nil: the swarm
+	// has an info dictionary that will never be mounted.
+	OnInfo func(info *metainfo.Info, err error)
+}
+
+// Torrent is one swarm that we are part of. Run owns its state.
+type Torrent struct {
+	client *Client
+	log    *slog.Logger
+	cfg    TorrentConfig
+	hash   metainfo.InfoHash
+
+	mail      chan func()
+	gone      chan struct{} // closed when Run has returned
+	served    atomic.Pointer[content]
+	rate      atomic.Uint64 // bits of the measured download rate, bytes/s
+	sources   atomic.Int64  // peers connected or known
+	connected atomic.Int64
+	left      atomic.Int64
+	flying    flying
+	fetched   atomic.Int64 // verified bytes from peers
+	tossed    atomic.Int64 // bytes of pieces that failed their hash
+	uploaded  atomic.Int64 // payload bytes sent
+	wasted    atomic.Int64 // bytes that came twice or unasked, of connections that ended
+
+	// Owned by Run.
+	clock      time.Time // of the event being handled
+	info       *metainfo.Info
+	store      Store
+	conns      map[*conn]struct{}
+	byID       map[[20]byte]*conn
+	extensions []extension
+	pool       pool
+	picks      *picker.Picker
+	wants      map[int][]*want // by piece
+	parked     []int           // begun pieces that nobody wants now, oldest first
+	failures   map[int]*failure
+	counter    int
+	duplicates int64 // bytes asked twice
+	recent     []Recent
+	former     []Peer
+	nextChoke  time.Time
+	nextTick   time.Time
+	infoErr    error
+}
+
+// content is what other goroutines may see of a torrent once its info is known.
+type content struct {
+	info  *metainfo.Info
+	store Store
+}
+
+// want is one Fetch call.
+type want struct {
+	first, last int // pieces [first, last)
+	missing     int
+	due         time.Time
+	done        chan error // capacity 1; sent to when the want is deleted
+}
+
+// failure is what is known of a piece that did not match its hash.
+type failure struct {
+	times    int
+	evidence []evidence
+	at       time.Time
+}
+
+// flying is the set of pieces on their way; the goroutines of peers look them up.
+type flying struct {
+	mu sync.RWMutex
+	m  map[int]*assembly
+}
+
+func (f *flying) find(piece int) *assembly {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.m[piece]
+}
+
+func (f *flying) put(a *assembly) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.m[a.index] = a
+}
+
+func (f *flying) drop(piece int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.m, piece)
+}
+
+func (f *flying) all() (out []*assembly) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	for _, a := range f.m {
+		out = append(out, a)
+	}
+	return out
+}
+
+// NoSourceError means that no peer is known at all.
+type NoSourceError struct{ Hash metainfo.InfoHash }
+
+func (e *NoSourceError) Error() string {
+	return fmt.Sprintf("torrent %s: no peer known; add a tracker (--tracker) or a peer (--peer), or wait", e.Hash)
+}
+
+// NoSource marks the error for the kernel side.
+func (e *NoSourceError) NoSource() bool { return true }
+
+// CorruptError means that every peer that has a piece sent bytes that do not match its hash.
+type CorruptError struct {
+	Hash  metainfo.InfoHash
+	Piece int
+}
+
+func (e *CorruptError) Error() string {
+	return fmt.Sprintf("torrent %s piece %d: no peer has bytes that match its hash", e.Hash, e.Piece)
+}
+
+// Corrupt marks the error for the kernel side, Permanent for the scheduler.
+func (e *CorruptError) Corrupt() bool   { return true }
+func (e *CorruptError) Permanent() bool { return true }
+
+const (
+	tickBusy = 10 * time.Millisecond // while blocks are on their way
+	tickIdle = time.Second
+	maxPark  = 64 // begun pieces kept that nobody wants now
+)
+
+func newTorrent(c *Client, cfg TorrentConfig) *Torrent {
+	t := &Torrent{
+		client: c, log: c.log.With("torrent", cfg.Hash), cfg: cfg, hash: cfg.Hash,
+		mail: make(chan func(), 256), gone: make(chan struct{}),
+		conns: map[*conn]struct{}{}, byID: map[[20]byte]*conn{}, picks: picker.New(), wants: map[int][]*want{},
+		failures: map[int]*failure{}, flying: flying{m: map[int]*assembly{}},
+	}
+	t.pool = newPool(c, t)
+	t.left.Store(1)
+	t.extensions = []extension{newMetadata(t)}
+	return t
+}
+
+// Hash returns the info-hash.
+func (t *Torrent) Hash() metainfo.InfoHash { return t.hash }
+
+// Rate returns the measured download rate, bytes/s, 0 if unknown.
+func (t *Torrent) Rate() float64 { return math.Float64frombits(t.rate.Load()) }
+
+// Sources returns how many peers are connected or known.
+func (t *Torrent) Sources() int { return int(t.sources.Load()) }
+
+// post hands f to Run; false if Run has ended. It waits when Run is behind, which
+// slows a peer that sends too much. Run itself must not call it.
+func (t *Torrent) post(f func()) bool {
+	select {
+	case t.mail <- f:
+		return true
+	case <-t.gone:
+		return false
+	}
+}
+
+func (t *Torrent) now() time.Time { return t.clock }
+
+// Attach gives the torrent its info and store. It may be called before Run, or from OnInfo.
+func (t *Torrent) Attach(info *metainfo.Info, store Store) {
+	c := &content{info: info, store: store}
+	left := info.Length
+	store.Each(func(p int) { left -= info.PieceSize(p) })
+	t.left.Store(left)
+	t.served.Store(c)
+	t.post(func() { t.attach(c) }) // before Run the mailbox keeps it
+}
+
+// serving returns the store to serve from (nil: not yet), and the sizes of pieces.
+func (t *Torrent) serving() (Store, func(piece int) int64) {
+	c := t.served.Load()
+	if c == nil {
+		return nil, func(int) int64 { return 0 }
+	}
+	return c.store, func(p int) int64 {
+		if p < 0 || p >= c.info.NumPieces() {
+			return 0
+		}
+		return c.info.PieceSize(p)
+	}
+}
+
+func (t *Torrent) pieceLength() int64 { return t.served.Load().info.PieceLength }
+
+func (t *Torrent) complete() bool { return t.left.Load() == 0 }
+
+// Run joins the swarm until ctx ends. Then every connection is closed and every
+// Fetch has returned.
+func (t *Torrent) Run(ctx context.Context) error {
+	var group sync.WaitGroup
+	ctx, cancel := context.WithCancelCause(ctx)
+	t.pool.start(ctx, &group)
+	t.clock = time.Now()
+	if t.cfg.Info != nil && t.info == nil {
+		t.setInfo(t.cfg.Info)
+	} else {
+		t.discover(ctx, &group, t.cfg.Private)
+	}
+	t.found(t.cfg.Peers, "given")
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case f := <-t.mail:
+			t.clock = time.Now()
+			f()
+			t.drain()
+		case <-timer.C:
+			t.clock = time.Now()
+		}
+		t.tick()
+		timer.Reset(t.rest())
+	}
+	cancel(context.Cause(ctx))
+	close(t.gone)
+	for c := range t.conns {
+		c.close(context.Cause(ctx))
+	}
+	group.Wait()
+	t.end(context.Cause(ctx))
+	return nil
+}
+
+// drain handles what else is in the mailbox, bounded so that the tick gets its turn.
+func (t *Torrent) drain() {
+	for range 64 {
+		select {
+		case f := <-t.mail:
+			f()
+		default:
+			return
+		}
+	}
+}
+
+// rest is the time until the next tick is due.
+func (t *Torrent) rest() time.Duration {
+	if t.picks.Len() > 0 && len(t.conns) > 0 {
+		return tickBusy
+	}
+	return tickIdle
+}
+
+func (t *Torrent) end(cause error) {
+	for _, ws := range t.wants {
+		for _, w := range ws {
+			w.finish(cause)
+		}
+	}
+	for _, a := range t.flying.all() {
+		t.abandon(a.index)
+	}
+	for {
+		select {
+		case f := <-t.mail: // Fetch calls that were posted before gone was closed
+			_ = f
+		default:
+			return
+		}
+	}
+}
+
+func (w *want) finish(err error) {
+	select {
+	case w.done <- err:
+	default:
+	}
+}
+
+// setInfo notes the info; pieces are handled once Attach has brought the store.
+func (t *Torrent) setInfo(info *metainfo.Info) {
+	t.info = info
+	t.discover(t.pool.ctx, t.pool.group, t.cfg.Private || info.Private)
+}
+
+// gotInfo is called when a peer has brought the info.
+func (t *Torrent) gotInfo(info *metainfo.Info) {
+	t.log.Info("metadata complete", "name", printable(info.Name, 80), "bytes", len(info.Raw))
+	t.info = info
+	if info.Private {
+		t.pool.private()
+	}
+	t.pool.group.Go(func() { t.cfg.OnInfo(info, nil) })
+}
+
+// badInfo is called when the swarm's info will never be mounted.
+func (t *Torrent) badInfo(err error) {
+	if t.infoErr != nil {
+		return
+	}
+	t.infoErr = err
+	t.pool.group.Go(func() { t.cfg.OnInfo(nil, err) })
+}
+
+func (t *Torrent) attach(c *content) {
+	t.info, t.store = c.info, c.store
+	for p := range t.conns {
+		if err := t.checkField(p); err != nil {
+			p.close(err)
+			continue
+		}
+		t.sendExtended(p) // now with metadata_size
+		t.interest(p)
+		c.store.Each(func(piece int) { t.announceTo(p, piece) })
+	}
+	t.fillAll()
+}
+
+// Fetch implements fetch.Download: it returns nil when every piece that e touches
+// is verified and committed.
+func (t *Torrent) Fetch(ctx context.Context, e extent.Extent, due time.Time) error {
+	c := t.served.Load()
+	if c == nil {
+		return errors.New("metadata not yet known")
+	}
+	first, last := e.Clip(extent.Extent{Len: c.info.Length}).Units(c.info.PieceLength)
+	w := &want{first: int(first), last: int(last), due: due, done: make(chan error, 1)}
+	if !t.post(func() { t.want(w) }) {
+		return errStopped
+	}
+	select {
+	case err := <-w.done:
+		return err
+	case <-ctx.Done():
+		t.post(func() { t.unwant(w) })
+		return context.Cause(ctx)
+	case <-t.gone:
+		return errStopped
+	}
+}
+
+var errStopped = errors.New("torrent stopped")
+
+// want registers a Fetch call and asks for what it misses at once.
+func (t *Torrent) want(w *want) {
+	if t.store == nil {
+		w.finish(errors.New("metadata not yet known"))
+		return
+	}
+	fresh := false
+	for p := w.first; p < w.last; p++ {
+		if t.store.Known(p) {
+			continue
+		}
+		if f := t.failures[p]; f != nil && t.hopeless(p, f) {
+			t.unwantPieces(w)
+			w.finish(&CorruptError{t.hash, p})
+			return
+		}
+		w.missing++
+		t.wants[p] = append(t.wants[p], w)
+		fresh = t.pick(p) || fresh
+	}
+	if w.missing == 0 {
+		w.finish(nil)
+		return
+	}
+	if fresh {
+		t.fillAll()
+	}
+}
+
+// pick brings the picker in line with who wants piece p; true if that makes it more urgent.
+func (t *Torrent) pick(p int) bool {
+	due := time.Time{}
+	for _, w := range t.wants[p] {
+		if due.IsZero() || w.due.Before(due) {
+			due = w.due
+		}
+	}
+	if old := t.picks.Find(p); old != nil {
+		if old.Due.Equal(due) {
+			return false
+		}
+		sooner := due.Before(old.Due)
+		t.picks.Want(p, old.Size, due, nil)
+		return sooner
+	}
+	if i := slices.Index(t.parked, p); i >= 0 {
+		t.parked = slices.Delete(t.parked, i, i+1)
+	}
+	var here func(int) bool
+	if a := t.flying.find(p); a != nil {
+		here = a.here
+	}
+	t.picks.Want(p, int(t.info.PieceSize(p)), due, here)
+	return true
+}
+
+// unwant withdraws a Fetch call; pieces that nobody else wants are cancelled.
+func (t *Torrent) unwant(w *want) {
+	t.unwantPieces(w)
+	t.fillAll() // the room goes to what is wanted
+}
+
+func (t *Torrent) unwantPieces(w *want) {
+	for p := w.first; p < w.last; p++ {
+		i := slices.Index(t.wants[p], w)
+		if i < 0 {
+			continue
+		}
+		if t.wants[p] = slices.Delete(t.wants[p], i, i+1); len(t.wants[p]) > 0 {
+			t.pick(p)
+			continue
+		}
+		delete(t.wants, p)
+		t.unpick(p)
+	}
+}
+
+// unpick stops asking for a piece. What has come of it is kept for a while: seeks
+// come back.
+func (t *Torrent) unpick(p int) {
+	for c, blocks := range t.owners(t.picks.Unwant(p)) {
+		c.cancel(p, func(b int) int { return t.blockSize(p, b) }, blocks...)
+	}
+	if t.flying.find(p) == nil {
+		return
+	}
+	t.parked = append(t.parked, p)
+	for len(t.parked) > maxPark {
+		t.abandon(t.parked[0])
+		t.parked = t.parked[1:]
+	}
+}
+
+// abandon gives up a piece on its way. One that was committed just now stays: the
+// message about it is in the mailbox.
+func (t *Torrent) abandon(p int) {
+	if a := t.flying.find(p); a != nil && !a.stop() {
+		t.flying.drop(p)
+		t.store.Abandon(p)
+	}
+}
+
+// owners maps the picker's peers back to connections.
+func (t *Torrent) owners(m map[*picker.Peer][]int) map[*conn][]int {
+	out := make(map[*conn][]int, len(m))
+	for c := range t.conns {
+		if b := m[&c.view]; b != nil {
+			out[c] = b
+		}
+	}
+	return out
+}
+
+func (t *Torrent) blockSize(p, b int) int {
+	return int(min(wire.BlockSize, t.info.PieceSize(p)-int64(b)*wire.BlockSize))
+}
+
+// Peers returns how many peers are connected.
+func (t *Torrent) Peers() int { return int(t.connected.Load()) }

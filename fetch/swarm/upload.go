@@ -1,0 +1,105 @@
+package swarm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	pp "github.com/anacrolix/torrent/peer_protocol"
+
+	"github.com/btmount/btmount/fetch/swarm/wire"
+)
+
+const maxServed = 128 << 10 // longest request that is served; BEP 3 names 16 KiB, old clients ask more
+
+var errFlood = errors.New("more requests than it was told to send")
+
+// asks queues a request of the peer, or rejects it. Called by the reading goroutine.
+func (c *conn) asks(k blockKey) error {
+	store, size := c.t.serving()
+	if k.size <= 0 || k.size > maxServed || k.begin < 0 || int64(k.begin)+int64(k.size) > size(k.piece) {
+		return fmt.Errorf("asks for %d bytes at %d of piece %d, which does not exist", k.size, k.begin, k.piece)
+	}
+	c.mu.Lock()
+	choking, n := c.choking, len(c.uploads)
+	if !choking && n < 2*reqq && store != nil {
+		c.uploads = append(c.uploads, k)
+	}
+	c.mu.Unlock()
+	switch {
+	case n >= 2*reqq:
+		return errFlood
+	case choking || store == nil:
+		c.reject(k)
+	}
+	c.wake()
+	return nil
+}
+
+// reject says that a request is not served; without BEP 6 silence says it.
+func (c *conn) reject(keys ...blockKey) {
+	if !c.fast {
+		return
+	}
+	var b []byte
+	for _, k := range keys {
+		b = wire.AppendRange(b, pp.Reject, k.piece, k.begin, k.size)
+	}
+	c.write(b)
+}
+
+// unask takes a request back that is not yet served.
+func (c *conn) unask(k blockKey) {
+	c.mu.Lock()
+	i := slices.Index(c.uploads, k)
+	if i >= 0 {
+		c.uploads = slices.Delete(c.uploads, i, i+1)
+	}
+	c.mu.Unlock()
+	if i >= 0 {
+		c.reject(k)
+	}
+}
+
+// choke sets whether the peer is served.
+func (c *conn) choke(on bool) {
+	c.mu.Lock()
+	if c.choking == on {
+		c.mu.Unlock()
+		return
+	}
+	c.choking = on
+	dropped := c.uploads
+	c.uploads = nil
+	c.mu.Unlock()
+	if on {
+		c.write(wire.AppendFlag(nil, pp.Choke))
+		c.reject(dropped...)
+	} else {
+		c.write(wire.AppendFlag(nil, pp.Unchoke))
+	}
+}
+
+// upload sends one block. buf is reused.
+func (c *conn) upload(ctx context.Context, k blockKey, buf []byte) ([]byte, error) {
+	store, _ := c.t.serving()
+	buf = wire.AppendPieceHeader(buf[:0], k.piece, k.begin, k.size)
+	head := len(buf)
+	buf = append(buf, make([]byte, k.size)...)
+	if store == nil || store.ReadPresent(buf[head:], int64(k.piece)*c.t.pieceLength()+int64(k.begin)) != nil {
+		c.reject(k) // evicted since it was announced
+		return buf, nil
+	}
+	if l := c.t.client.cfg.UpLimit; l != nil {
+		if err := l.WaitN(ctx, min(k.size, l.Burst())); err != nil {
+			return buf, err
+		}
+	}
+	if _, err := c.rw.Write(buf); err != nil {
+		return buf, err
+	}
+	c.up.Add(int64(k.size))
+	c.t.uploaded.Add(int64(k.size))
+	return buf, nil
+}
