@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"golang.org/x/term"
+
+	"github.com/btmount/btmount/cmd/daemon"
+)
+
+// terminal reports whether w is one.
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// progress keeps one line about the swarm up to date on a terminal; elsewhere it is
+// silent. The function that it returns ends it and clears the line.
+func progress(ctx context.Context, w io.Writer, d *daemon.Daemon) (stop func()) {
+	if !terminal(w) {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var done sync.WaitGroup
+	done.Go(func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				fmt.Fprint(w, "\r\x1b[K")
+				return
+			case <-tick.C:
+				fmt.Fprintf(w, "\r\x1b[K%s", summary(d.Status()))
+			}
+		}
+	})
+	return func() { cancel(); done.Wait() }
+}
+
+// summary is one line about everything.
+func summary(s daemon.Status) string {
+	var peers, seeders, resolving, fetching int
+	var down, up float64
+	var present, size int64
+	for _, t := range s.Torrents {
+		peers += t.Peers
+		seeders += t.Seeders
+		down += t.DownRate
+		up += t.UpRate
+		present += t.Present
+		size += t.Size
+		switch t.State {
+		case "resolving":
+			resolving++
+		case "fetching":
+			fetching++
+		}
+	}
+	line := fmt.Sprintf("%s (%d seeders) | down %s/s, up %s/s | %s of %s here", count(peers, "peer"), seeders,
+		humanize.Bytes(uint64(down)), humanize.Bytes(uint64(up)), humanize.IBytes(uint64(present)), humanize.IBytes(uint64(size)))
+	if resolving > 0 {
+		line += fmt.Sprintf(" | %d waiting for metadata", resolving)
+	}
+	if fetching > 0 {
+		line += fmt.Sprintf(" | %d fetching", fetching)
+	}
+	return line
+}

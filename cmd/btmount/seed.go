@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/urfave/cli/v2"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"github.com/btmount/btmount/cmd/daemon"
+	"github.com/btmount/btmount/fetch/swarm/metainfo"
+)
+
+func seedCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "seed",
+		Usage:     "make a .torrent of a file or folder, print its magnet link and seed it, until Ctrl-C",
+		ArgsUsage: "PATH",
+		Description: `The .torrent is written to the current folder as NAME.torrent. Seeding the same
+unchanged PATH again uses it again.`,
+		Flags: append(append([]cli.Flag{
+			boolFlag("hybrid", "make a torrent for BitTorrent v1 and v2 (BEP 52)"),
+			boolFlag("private", "only peers from its trackers (BEP 27)"),
+			boolFlag("force", "replace a .torrent of other content"),
+			stringFlag("out", "", "`FILE` to write the .torrent to"),
+			stringFlag("piece-length", "", "`BYTES` of a piece, a power of two from 16KiB to 64MiB; chosen by size if not given"),
+			stringFlag("comment", "", "`TEXT` to put in"),
+		}, swarmFlags("0.0.0.0:0")...), commonFlags()...),
+		Action: seed,
+	}
+}
+
+func seed(c *cli.Context) error {
+	if err := applyConfig(c); err != nil {
+		return err
+	}
+	if c.NArg() != 1 {
+		return usage(errors.New("one file or folder is needed: btmount seed PATH"))
+	}
+	path, err := filepath.Abs(c.Args().First())
+	if err != nil {
+		return err
+	}
+	cfg, err := daemonConfig(c)
+	if err != nil {
+		return err
+	}
+	out := c.String("out")
+	if out == "" {
+		out = filepath.Base(path) + ".torrent"
+	}
+	meta, err := makeMeta(c, path)
+	if err != nil {
+		return err
+	}
+	if meta, err = writeMeta(out, meta, c.Bool("force")); err != nil {
+		return err
+	}
+	s, err := daemon.NewSeed(cfg, meta, path)
+	if err != nil {
+		return err
+	}
+	magnet := meta.Magnet()
+	fmt.Fprintf(c.App.Writer, "%s\n%s\nseeding %s (%s, %s) on %s; Ctrl-C stops\n",
+		out, magnet, path, count(len(meta.Info.Files), "file"), humanize.IBytes(uint64(meta.Info.Length)), s.Addr())
+	return s.Run(c.Context)
+}
+
+// makeMeta hashes path, with a bar on a terminal.
+func makeMeta(c *cli.Context, path string) (*metainfo.Meta, error) {
+	mc := metainfo.MakeConfig{
+		Hybrid: c.Bool("hybrid"), Private: c.Bool("private"), Comment: c.String("comment"),
+		CreatedBy: "btmount " + version, Created: time.Now().Truncate(time.Second),
+	}
+	for _, t := range c.StringSlice("tracker") {
+		mc.Trackers = append(mc.Trackers, []string{t})
+	}
+	if v := c.String("piece-length"); v != "" {
+		n, err := humanize.ParseBytes(v)
+		if err != nil || n < 16<<10 || n > 64<<20 || n&(n-1) != 0 {
+			return nil, usage(fmt.Errorf("--piece-length %q: give a power of two from 16KiB to 64MiB", v))
+		}
+		mc.PieceLength = int64(n)
+	}
+	if terminal(c.App.ErrWriter) {
+		bars := mpb.New(mpb.WithOutput(c.App.ErrWriter))
+		bar := bars.AddBar(0, mpb.PrependDecorators(decor.Name("hashing "), decor.Counters(decor.SizeB1024(0), "% .1f / % .1f")),
+			mpb.AppendDecorators(decor.AverageSpeed(decor.SizeB1024(0), "% .1f")), mpb.BarRemoveOnComplete())
+		mc.Progress = func(done, total int64) {
+			bar.SetTotal(total, false)
+			bar.SetCurrent(done)
+		}
+		defer func() { bar.Abort(true); bars.Wait() }()
+	}
+	return metainfo.Make(c.Context, path, mc)
+}
+
+// writeMeta writes a .torrent, or uses the one that is there if it is of the same
+// content: its creation date and its trackers stay as they are.
+func writeMeta(path string, meta *metainfo.Meta, force bool) (*metainfo.Meta, error) {
+	if old, err := os.ReadFile(path); err == nil && !force {
+		have, err := metainfo.Parse(old)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("%s: exists and is no .torrent (%w); choose another with --out, or --force", path, err)
+		case !bytes.Equal(have.Info.Raw, meta.Info.Raw):
+			return nil, fmt.Errorf("%s: exists and is of other content; choose another with --out, or --force", path)
+		}
+		return have, nil
+	}
+	tmp := path + ".tmp"
+	err := os.WriteFile(tmp, meta.Encode(), 0o644)
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp)
+		return nil, fmt.Errorf("%s: %w; choose another with --out", path, bare(err))
+	}
+	return meta, nil
+}

@@ -1,0 +1,332 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/btmount/btmount/cache"
+	"github.com/btmount/btmount/fetch"
+	"github.com/btmount/btmount/fetch/swarm"
+	"github.com/btmount/btmount/fetch/swarm/discovery"
+	"github.com/btmount/btmount/fetch/swarm/metainfo"
+	"github.com/btmount/btmount/fs"
+	"github.com/btmount/btmount/fs/catalog"
+)
+
+// Config is everything that a user can set.
+type Config struct {
+	Version string
+
+	Mountpoint  string
+	AllowOther  bool
+	ReadTimeout time.Duration
+
+	CacheDir  string
+	CacheSize int64
+	StateDir  string
+
+	Listen       string
+	Peers        []netip.AddrPort
+	Trackers     []string
+	NoDHT        bool
+	DHTBootstrap []string // empty: the well-known routers
+	NoUpload     bool
+	UpLimit      int64 // bytes/s, 0 = none
+	DownLimit    int64
+	MaxPeers     int
+
+	Logger *slog.Logger
+}
+
+// Daemon is one mount with all that serves it.
+type Daemon struct {
+	cfg       Config
+	log       *slog.Logger
+	cache     *cache.Store
+	scheduler *fetch.Scheduler
+	client    *swarm.Client
+	dht       *discovery.DHT
+	catalog   *catalog.Catalog
+	server    *fs.Server
+	started   time.Time
+
+	ctx   context.Context // of the swarm, set by Run
+	swarm sync.WaitGroup
+
+	mu       sync.Mutex
+	torrents []*torrent // in the order added
+}
+
+// limiter makes a limiter of bytes/s whose burst holds a block.
+func limiter(bytes int64) *rate.Limiter {
+	if bytes <= 0 {
+		return nil
+	}
+	return rate.NewLimiter(rate.Limit(bytes), int(max(bytes/10, 32<<10)))
+}
+
+// New opens the cache and the sockets.
+func New(cfg Config) (_ *Daemon, err error) {
+	d := &Daemon{cfg: cfg, log: cfg.Logger, catalog: catalog.New(), started: time.Now()}
+	defer func() {
+		if err != nil {
+			d.Close()
+		}
+	}()
+	if err := os.MkdirAll(filepath.Join(cfg.StateDir, "torrents"), 0o700); err != nil {
+		return nil, fmt.Errorf("state folder %s: %w; choose another with --state-dir", cfg.StateDir, bare(err))
+	}
+	if err := outside(cfg.Mountpoint, cfg.CacheDir, "cache folder", "--cache-dir"); err != nil {
+		return nil, err
+	}
+	if err := outside(cfg.Mountpoint, cfg.StateDir, "state folder", "--state-dir"); err != nil {
+		return nil, err
+	}
+	if d.cache, err = cache.Open(cache.Config{Dir: cfg.CacheDir, Limit: cfg.CacheSize, Logger: cfg.Logger}); err != nil {
+		return nil, err
+	}
+	d.scheduler = fetch.New(fetch.Config{Logger: cfg.Logger, AllAhead: func() int64 { return cfg.CacheSize / 2 }})
+	if !cfg.NoDHT {
+		if err := d.openDHT(); err != nil {
+			return nil, err
+		}
+	}
+	d.client, err = swarm.NewClient(swarm.Config{
+		Listen: cfg.Listen, Version: "btmount " + cfg.Version, PeerPrefix: "-BM0010-", MaxPeers: cfg.MaxPeers,
+		NoUpload: cfg.NoUpload, UpLimit: limiter(cfg.UpLimit), DownLimit: limiter(cfg.DownLimit),
+		DHT: d.dht, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return d, d.addStatus()
+}
+
+func (d *Daemon) openDHT() (err error) {
+	nodes := d.cfg.DHTBootstrap
+	if len(nodes) == 0 {
+		nodes = discovery.DefaultBootstrap
+	}
+	d.dht, err = discovery.NewDHT(discovery.DHTConfig{
+		Listen: d.cfg.Listen, Bootstrap: nodes, NodesFile: filepath.Join(d.cfg.StateDir, "dht.nodes"), Logger: d.log,
+	})
+	return err
+}
+
+// outside refuses folders below the mountpoint: the daemon would wait for itself.
+func outside(mountpoint, dir, what, flag string) error {
+	if mountpoint == "" {
+		return nil
+	}
+	rel, err := filepath.Rel(mountpoint, dir)
+	if err == nil && (rel == "." || rel != ".." && !hasParent(rel)) {
+		return fmt.Errorf("%s %s: lies inside the mountpoint; choose another with %s", what, dir, flag)
+	}
+	return nil
+}
+
+func hasParent(rel string) bool { return len(rel) >= 3 && rel[:3] == "../" }
+
+// Close frees what New opened of a daemon that never ran.
+func (d *Daemon) Close() error {
+	var errs error
+	if d.client != nil {
+		errs = errors.Join(errs, d.client.Close())
+	}
+	if d.cache != nil {
+		errs = errors.Join(errs, d.cache.Close())
+	}
+	return errs
+}
+
+// Mount puts the catalog on the mountpoint.
+func (d *Daemon) Mount() (err error) {
+	d.server, err = fs.Mount(fs.Config{
+		Catalog: d.catalog, Mountpoint: d.cfg.Mountpoint, AllowOther: d.cfg.AllowOther,
+		ReadTimeout: d.cfg.ReadTimeout, Logger: d.log,
+	})
+	return err
+}
+
+// Torrents returns how many torrents were added and how many of them have metadata.
+func (d *Daemon) Torrents() (all, ready int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, t := range d.torrents {
+		all++
+		if t.ready() {
+			ready++
+		}
+	}
+	return all, ready
+}
+
+// Addr returns the address that peers reach us at.
+func (d *Daemon) Addr() netip.AddrPort { return d.client.Addr() }
+
+// stopTimes are the deadlines of the parts, in the order in which they stop.
+const (
+	stopSwarm     = 4 * time.Second
+	stopScheduler = 2 * time.Second
+	stopCache     = 10 * time.Second
+)
+
+// Run serves until ctx ends or the mount goes away, then stops everything in order.
+func (d *Daemon) Run(ctx context.Context) error {
+	swarmCtx, stopSwarmNow := context.WithCancelCause(context.Background())
+	cacheCtx, stopCacheNow := context.WithCancel(context.Background())
+	schedCtx, stopSched := context.WithCancel(context.Background())
+	var sched, store sync.WaitGroup
+	store.Go(func() { _ = d.cache.Run(cacheCtx) })
+	sched.Go(func() { _ = d.scheduler.Run(schedCtx) })
+	d.swarm.Go(func() { _ = d.client.Run(swarmCtx) })
+	if d.dht != nil {
+		d.swarm.Go(func() { _ = d.dht.Run(swarmCtx) })
+	}
+	d.mu.Lock()
+	d.ctx = swarmCtx
+	for _, t := range d.torrents {
+		d.join(t)
+	}
+	d.mu.Unlock()
+
+	gone := make(chan struct{})
+	if d.server != nil {
+		go func() { d.server.Wait(); close(gone) }() // ends with the mount
+	}
+	select {
+	case <-ctx.Done():
+	case <-gone:
+	}
+	d.log.Info("stopping")
+	var errs error
+	if d.server != nil {
+		limit, cancel := context.WithTimeout(context.Background(), 4*time.Second)
+		errs = errors.Join(errs, d.server.Unmount(limit))
+		cancel()
+		<-gone
+	}
+	stopSched()
+	errs = errors.Join(errs, ended("scheduler", &sched, stopScheduler))
+	stopSwarmNow(errors.New("stopping"))
+	errs = errors.Join(errs, ended("swarm", &d.swarm, stopSwarm))
+	stopCacheNow()
+	errs = errors.Join(errs, ended("cache", &store, stopCache))
+	return errors.Join(errs, d.cache.Close())
+}
+
+// ended waits for a part, up to its deadline.
+func ended(part string, wg *sync.WaitGroup, limit time.Duration) error {
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-time.After(limit):
+		return fmt.Errorf("%s did not stop within %v", part, limit)
+	}
+}
+
+// join starts a torrent's swarm. d.mu is held.
+func (d *Daemon) join(t *torrent) {
+	d.swarm.Go(func() { _ = t.swarm.Run(d.ctx) })
+}
+
+// Add mounts what a source names. The error is one line that names the source.
+func (d *Daemon) Add(ctx context.Context, source string) (added int, errs []error) {
+	found, errs := resolve(ctx, source)
+	for _, f := range found {
+		if err := d.addOne(f); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", f.from, err))
+			continue
+		}
+		added++
+	}
+	return added, errs
+}
+
+// addOne adds one torrent, with or without metadata.
+func (d *Daemon) addOne(f found) error {
+	meta := f.meta
+	hash := f.hash
+	if meta == nil {
+		meta = d.loadState(hash) // a magnet of before
+	} else {
+		hash = meta.Info.Hash
+	}
+	if meta != nil && !meta.Info.V1 {
+		return errV2Only
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, t := range d.torrents {
+		if t.hash == hash {
+			d.log.Info("torrent given twice", "torrent", hash, "source", f.from)
+			return nil
+		}
+	}
+	t := &torrent{daemon: d, hash: hash, label: f.label()}
+	sw, err := d.client.Add(swarm.TorrentConfig{
+		Hash: hash, Info: infoOf(meta), Trackers: tiers(f, meta, d.cfg.Trackers),
+		Peers: append(slices.Clone(d.cfg.Peers), f.peers...), OnInfo: t.gotInfo,
+	})
+	if err != nil {
+		return err
+	}
+	t.swarm = sw
+	if meta != nil {
+		err = t.mount(d.firstSeen(meta))
+	} else {
+		t.handle, err = d.catalog.AddResolving(t.label, t.Identity(), t.reason)
+	}
+	if err != nil {
+		d.client.Remove(sw)
+		return err
+	}
+	d.torrents = append(d.torrents, t)
+	if d.ctx != nil {
+		d.join(t)
+	}
+	return nil
+}
+
+var errV2Only = errors.New("a v2-only torrent (BEP 52): its metadata is fine, but this version mounts v1 and hybrid torrents only")
+
+func infoOf(m *metainfo.Meta) *metainfo.Info {
+	if m == nil {
+		return nil
+	}
+	return m.Info
+}
+
+// tiers joins the trackers of the source and those that the user named.
+func tiers(f found, meta *metainfo.Meta, more []string) [][]string {
+	var out [][]string
+	if meta != nil {
+		out = append(out, meta.Trackers...)
+	}
+	for _, url := range append(slices.Clone(f.trackers), more...) {
+		if !slices.ContainsFunc(out, func(t []string) bool { return slices.Contains(t, url) }) {
+			out = append(out, []string{url})
+		}
+	}
+	return out
+}
+
+// bare drops the path that an error repeats.
+func bare(err error) error {
+	if pe := (*os.PathError)(nil); errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}

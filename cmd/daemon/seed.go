@@ -1,0 +1,92 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/btmount/btmount/fetch/swarm"
+	"github.com/btmount/btmount/fetch/swarm/discovery"
+	"github.com/btmount/btmount/fetch/swarm/metainfo"
+)
+
+// Seed serves files from where they lie.
+type Seed struct {
+	client  *swarm.Client
+	torrent *swarm.Torrent
+	dht     *discovery.DHT
+	files   *swarm.Files
+}
+
+// NewSeed opens the sockets and checks the files' sizes. Of cfg it uses what
+// concerns the swarm.
+func NewSeed(cfg Config, meta *metainfo.Meta, path string) (_ *Seed, err error) {
+	s := &Seed{}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.files, err = swarm.NewFiles(meta.Info, path); err != nil {
+		return nil, err
+	}
+	if !cfg.NoDHT && !meta.Info.Private {
+		if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+			return nil, fmt.Errorf("state folder %s: %w; choose another with --state-dir", cfg.StateDir, bare(err))
+		}
+		nodes := cfg.DHTBootstrap
+		if len(nodes) == 0 {
+			nodes = discovery.DefaultBootstrap
+		}
+		if s.dht, err = discovery.NewDHT(discovery.DHTConfig{
+			Listen: cfg.Listen, Bootstrap: nodes, NodesFile: filepath.Join(cfg.StateDir, "dht.nodes"), Logger: cfg.Logger,
+		}); err != nil {
+			return nil, err
+		}
+	}
+	s.client, err = swarm.NewClient(swarm.Config{
+		Listen: cfg.Listen, Version: "btmount " + cfg.Version, PeerPrefix: "-BM0010-", MaxPeers: cfg.MaxPeers,
+		UpLimit: limiter(cfg.UpLimit), DownLimit: limiter(cfg.DownLimit), DHT: s.dht, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.torrent, err = s.client.Add(swarm.TorrentConfig{
+		Hash: meta.Info.Hash, Info: meta.Info, Trackers: tiers(found{}, meta, cfg.Trackers), Peers: cfg.Peers,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.torrent.Attach(meta.Info, s.files)
+	return s, nil
+}
+
+func (s *Seed) close() error {
+	var errs error
+	if s.client != nil {
+		errs = errors.Join(errs, s.client.Close())
+	}
+	if s.files != nil {
+		errs = errors.Join(errs, s.files.Close())
+	}
+	return errs
+}
+
+// Addr returns the address that peers reach us at.
+func (s *Seed) Addr() netip.AddrPort { return s.client.Addr() }
+
+// Run seeds until ctx ends.
+func (s *Seed) Run(ctx context.Context) error {
+	var group sync.WaitGroup
+	group.Go(func() { _ = s.client.Run(ctx) })
+	group.Go(func() { _ = s.torrent.Run(ctx) })
+	if s.dht != nil {
+		group.Go(func() { _ = s.dht.Run(ctx) })
+	}
+	group.Wait()
+	return s.files.Close()
+}

@@ -1,0 +1,198 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/btmount/btmount/fetch/swarm/metainfo"
+)
+
+// found is one torrent that a source names.
+type found struct {
+	from     string // how to call it in messages
+	meta     *metainfo.Meta
+	hash     metainfo.InfoHash // if there is no meta
+	name     string
+	trackers []string
+	peers    []netip.AddrPort
+}
+
+// label is the name of a torrent whose metadata is missing.
+func (f found) label() string {
+	if f.name != "" {
+		return f.name
+	}
+	return f.hash.String()
+}
+
+const (
+	maxTorrent   = 32 << 20
+	fetchTimeout = 30 * time.Second
+)
+
+// resolve finds the torrents that a source names: a magnet link, an info-hash, a URL
+// of a .torrent, a .torrent file, or a folder of them.
+func resolve(ctx context.Context, source string) ([]found, []error) {
+	one := func(f found, err error) ([]found, []error) {
+		if err != nil {
+			return nil, []error{fmt.Errorf("%s: %w", shorten(source), err)}
+		}
+		f.from = shorten(source)
+		return []found{f}, nil
+	}
+	switch scheme, _, _ := strings.Cut(strings.ToLower(source), ":"); scheme {
+	case "magnet":
+		return one(fromMagnet(source))
+	case "http", "https":
+		return one(fromURL(ctx, source))
+	}
+	if h, err := metainfo.ParseInfoHash(source); err == nil {
+		if _, err := os.Stat(source); err != nil {
+			return one(found{hash: h}, nil)
+		}
+	}
+	st, err := os.Stat(source)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return one(found{}, errors.New("no such file; give a .torrent, a folder of them, a magnet link, a URL or 40 hex digits"))
+	case err != nil:
+		return one(found{}, bare(err))
+	case st.IsDir():
+		return fromFolder(source)
+	}
+	return one(fromFile(source))
+}
+
+// shorten keeps a source short enough for one line of a message, without what
+// would move the cursor.
+func shorten(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, s)
+	if len(s) > 120 {
+		return s[:117] + "..."
+	}
+	return s
+}
+
+func fromMagnet(s string) (found, error) {
+	m, err := metainfo.ParseMagnet(s)
+	if err != nil {
+		return found{}, err
+	}
+	if !m.HasV1 {
+		return found{}, errV2Only
+	}
+	f := found{hash: m.Hash, name: m.Name, trackers: m.Trackers}
+	for _, p := range m.Peers {
+		if a, err := netip.ParseAddrPort(p); err == nil {
+			f.peers = append(f.peers, a)
+		}
+	}
+	return f, nil
+}
+
+func fromFile(path string) (found, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return found{}, bare(err)
+	}
+	defer file.Close()
+	return parse(file)
+}
+
+func parse(r io.Reader) (found, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxTorrent+1))
+	if err != nil {
+		return found{}, bare(err)
+	}
+	m, err := metainfo.Parse(b)
+	if err != nil {
+		return found{}, err
+	}
+	return found{meta: m, hash: m.Info.Hash, name: m.Info.Name}, nil
+}
+
+// fromFolder takes every .torrent of a folder, in the order of their names.
+func fromFolder(dir string) (out []found, errs []error) {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, []error{fmt.Errorf("%s: %w", shorten(dir), bare(err))}
+	}
+	list = slices.DeleteFunc(list, func(e os.DirEntry) bool {
+		return !strings.EqualFold(filepath.Ext(e.Name()), ".torrent") || e.IsDir()
+	})
+	if len(list) == 0 {
+		return nil, []error{fmt.Errorf("%s: no .torrent file in this folder", shorten(dir))}
+	}
+	for _, e := range list {
+		path := filepath.Join(dir, e.Name())
+		f, err := fromFile(path)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", shorten(path), err))
+			continue
+		}
+		f.from = shorten(path)
+		out = append(out, f)
+	}
+	return out, errs
+}
+
+// fromURL fetches a .torrent over HTTP.
+func fromURL(ctx context.Context, source string) (found, error) {
+	u, err := url.Parse(source)
+	if err != nil || u.Host == "" {
+		return found{}, errors.New("not a URL of a .torrent")
+	}
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return found{}, err
+	}
+	client := http.Client{CheckRedirect: func(_ *http.Request, via []*http.Request) error {
+		if len(via) > 5 {
+			return errors.New("too many redirects")
+		}
+		return nil
+	}}
+	defer client.CloseIdleConnections()
+	res, err := client.Do(req)
+	if err != nil {
+		return found{}, netCause(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return found{}, fmt.Errorf("the server answers %s; check the address", res.Status)
+	}
+	f, err := parse(res.Body)
+	if err != nil && strings.HasPrefix(res.Header.Get("Content-Type"), "text/html") {
+		return found{}, errors.New("the server sent a web page, not a .torrent; give the address of the .torrent itself")
+	}
+	return f, err
+}
+
+// netCause drops the URL and the operation that net/http repeats.
+func netCause(err error) error {
+	if ue := (*url.Error)(nil); errors.As(err, &ue) {
+		err = ue.Err
+	}
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		return fmt.Errorf("cannot connect: %w", op.Err)
+	}
+	return err
+}

@@ -1,0 +1,93 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"time"
+
+	"github.com/btmount/btmount/fetch/swarm"
+)
+
+// Status is the content of .btmount/status.json. Sizes are in bytes, rates in bytes/s.
+type Status struct {
+	Version    string          `json:"version"`
+	Pid        int             `json:"pid"`
+	Mountpoint string          `json:"mountpoint"`
+	Started    time.Time       `json:"started"`
+	Listen     string          `json:"listen"`
+	DHTNodes   int             `json:"dht_nodes"`
+	Cache      CacheStatus     `json:"cache"`
+	Torrents   []TorrentStatus `json:"torrents"`
+}
+
+// CacheStatus tells how full the cache is.
+type CacheStatus struct {
+	Dir   string `json:"dir"`
+	Used  int64  `json:"used"`
+	Limit int64  `json:"limit"`
+}
+
+// TorrentStatus is one torrent.
+type TorrentStatus struct {
+	Name        string `json:"name"`
+	InfoHash    string `json:"infohash"`
+	Size        int64  `json:"size"`
+	Present     int64  `json:"present"` // verified and on disk
+	Files       int    `json:"files"`
+	PieceLength int64  `json:"piece_length"`
+	Pieces      int    `json:"pieces"`
+	swarm.Status
+}
+
+// statusWait bounds how long a status file waits for the torrents to answer, all together.
+const statusWait = time.Second
+
+// Status collects what every part tells of itself.
+func (d *Daemon) Status() Status {
+	used, limit := d.cache.Usage()
+	s := Status{
+		Version: d.cfg.Version, Pid: os.Getpid(), Mountpoint: d.cfg.Mountpoint, Started: d.started,
+		Listen: d.client.Addr().String(), Cache: CacheStatus{d.cfg.CacheDir, used, limit},
+		Torrents: []TorrentStatus{},
+	}
+	if d.dht != nil {
+		s.DHTNodes, _ = d.dht.Status()
+	}
+	d.mu.Lock()
+	torrents := append([]*torrent(nil), d.torrents...)
+	d.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), statusWait)
+	defer cancel()
+	for _, t := range torrents {
+		s.Torrents = append(s.Torrents, d.torrentStatus(ctx, t))
+	}
+	return s
+}
+
+func (d *Daemon) torrentStatus(ctx context.Context, t *torrent) TorrentStatus {
+	s := TorrentStatus{Name: d.catalog.Name(t.handle), InfoHash: t.hash.String()}
+	var ok bool
+	if s.Status, ok = t.swarm.Status(ctx); !ok {
+		s.State = "starting"
+	}
+	if why := t.bad.Load(); why != nil {
+		s.State, s.Error = "bad", *why
+	}
+	if c := t.content.Load(); c != nil {
+		s.Size, s.Files = c.meta.Info.Length, c.tree.Files()
+		s.PieceLength, s.Pieces = c.meta.Info.PieceLength, c.object.Units()
+		s.Present, _ = t.Present(-1)
+	}
+	return s
+}
+
+func (d *Daemon) addStatus() error {
+	return d.catalog.AddStatus("status.json", func() []byte {
+		b, err := json.MarshalIndent(d.Status(), "", "  ")
+		if err != nil {
+			return []byte(err.Error() + "\n")
+		}
+		return append(b, '\n')
+	})
+}
