@@ -97,13 +97,13 @@ func (r *request) wait() context.Context {
 		r.stop(nil)
 		return r.inner
 	}
-	go relay(r.fuse.Done(), r.inner, r.stop)
+	go relay(r.inner, r.fuse.Done(), r.stop)
 	return r.inner
 }
 
 // relay carries one interrupt into ctx. It ends with ctx, at the latest when the
 // request is answered.
-func relay(interrupt <-chan struct{}, ctx context.Context, stop context.CancelCauseFunc) {
+func relay(ctx context.Context, interrupt <-chan struct{}, stop context.CancelCauseFunc) {
 	select {
 	case <-interrupt:
 		stop(context.Canceled)

@@ -101,7 +101,8 @@ func (s *Server) closeAll() {
 //     file open gets ENOTCONN. Detaching without aborting was rejected: the process
 //     is about to end, so those files are lost either way, only less clearly.
 //
-// An error means that something of the mount remains, and says what.
+// An error means that something of the mount remains, and says what. That can be
+// open files where neither root nor fusectl lets the connection be aborted.
 func (s *Server) Unmount(ctx context.Context) error {
 	s.stop(errUnmounting)
 	ctx, cancel := context.WithTimeout(ctx, unmountLimit)
@@ -118,11 +119,11 @@ func (s *Server) Unmount(ctx context.Context) error {
 	case <-s.done:
 		return nil
 	case <-limit.C:
-		return fmt.Errorf("unmount %s: %d files are still being read", s.point, s.reading())
+		return fmt.Errorf("unmount %s: it is detached, but %d files are still open; they end with this process", s.point, s.inUse())
 	}
 }
 
-func (s *Server) reading() int {
+func (s *Server) inUse() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.open)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	iofs "io/fs"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -387,6 +388,33 @@ func TestUnknownIDs(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A file of a mounted torrent that nobody has looked at costs its place in the tree,
+// its name, and its inode number twice.
+func TestBytesPerFile(t *testing.T) {
+	const n = 200_000
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	c := New()
+	for i := range 20 {
+		specs := make([]tree.Spec, n/20)
+		for k := range specs {
+			specs[k] = tree.Spec{Path: []string{fmt.Sprint("d", k/100), fmt.Sprintf("episode %06d.mkv", k)}, Tag: k}
+		}
+		add(t, c, "x", &torrent{identity: [32]byte{byte(i)}, tree: tree.Build(specs)})
+	}
+	got := (heap() - before) / n
+	t.Logf("%d bytes a file, of which %d are its name", got, len("episode 000000.mkv"))
+	if got > 100 {
+		t.Errorf("%d bytes a file", got)
+	}
+	runtime.KeepAlive(c)
 }
 
 func BenchmarkAdd(b *testing.B) {
