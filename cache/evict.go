@@ -14,19 +14,11 @@ type candidate struct {
 	stamp uint32
 }
 
-// victims returns the least recently used candidates that together free at least
-// need bytes; cost tells what each frees. Pure: it reorders c and nothing else.
-func victims(c []candidate, need int64, cost func(candidate) int64) []candidate {
+// byAge sorts candidates, least recently used first. Pure.
+func byAge(c []candidate) {
 	slices.SortFunc(c, func(a, b candidate) int {
 		return cmp.Or(cmp.Compare(a.stamp, b.stamp), cmp.Compare(a.unit, b.unit))
 	})
-	for i := range c {
-		if need <= 0 {
-			return c[:i]
-		}
-		need -= cost(c[i])
-	}
-	return c
 }
 
 // keepRoom evicts until the headroom is free.
@@ -65,8 +57,12 @@ func (s *Store) evict(need int64) (freed int64) {
 	for _, o := range objects {
 		all = o.candidates(all)
 	}
-	for _, v := range victims(all, need-freed, func(c candidate) int64 { return c.obj.cost(c.unit) }) {
-		freed += v.obj.evict(v.unit, v.stamp)
+	byAge(all)
+	for _, v := range all {
+		if freed >= need {
+			break
+		}
+		freed += v.obj.evict(v.unit, v.stamp) // 0 if it was used or is waited for meanwhile
 	}
 	return freed
 }
