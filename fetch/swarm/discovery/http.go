@@ -1,0 +1,208 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/anacrolix/torrent/bencode"
+)
+
+const (
+	maxBody      = 2 << 20
+	maxRedirects = 5
+)
+
+// newHTTPClient returns a client without state between announces: no cookies, no
+// environment proxy that would go around DialContext, no kept connections, which
+// trackers with a million clients do not want.
+func newHTTPClient(dial func(ctx context.Context, network, addr string) (net.Conn, error)) *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			DialContext:            dial,
+			DisableKeepAlives:      true,
+			MaxResponseHeaderBytes: 64 << 10,
+			TLSHandshakeTimeout:    announceTimeout,
+		},
+		CheckRedirect: func(req *http.Request, via []*http.Request) error {
+			if len(via) > maxRedirects {
+				return fmt.Errorf("more than %d redirects", maxRedirects)
+			}
+			if s := req.URL.Scheme; s != "http" && s != "https" {
+				return fmt.Errorf("redirect to %.16q refused", s)
+			}
+			return nil
+		},
+	}
+}
+
+// announceHTTP is BEP 3's announce with the compact replies of BEP 23 and 7.
+func (t *Trackers) announceHTTP(ctx context.Context, u *url.URL, r request) (reply, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, announceURL(u, r), nil)
+	if err != nil {
+		return reply{}, err
+	}
+	req.Header.Set("User-Agent", t.c.UserAgent)
+	resp, err := t.http.Do(req)
+	if err != nil {
+		// url.Error repeats the address, with the user's key in it.
+		if e, ok := errors.AsType[*url.Error](err); ok {
+			err = e.Err
+		}
+		return reply{}, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1)) // after decompression
+	switch {
+	case err != nil:
+		return reply{}, fmt.Errorf("reading the reply: %w", err)
+	case len(body) > maxBody:
+		return reply{}, errors.New("reply is longer than 2 MiB")
+	}
+	rep, err := parseHTTP(body)
+	if err != nil && resp.StatusCode != http.StatusOK {
+		// Some trackers put a failure reason into their error pages; most do not.
+		if _, ok := errors.AsType[failure](err); !ok {
+			err = fmt.Errorf("HTTP status %d", resp.StatusCode)
+		}
+	}
+	return rep, err
+}
+
+// announceURL appends the parameters to what the tracker's URL already has: its
+// own, such as a key, must stay first for some.
+func announceURL(u *url.URL, r request) string {
+	q := []string{
+		"info_hash=" + escape(r.hash[:]), "peer_id=" + escape(r.peerID[:]),
+		"port=" + strconv.Itoa(int(r.stats.Port)),
+		"uploaded=" + strconv.FormatInt(r.stats.Uploaded, 10),
+		"downloaded=" + strconv.FormatInt(r.stats.Downloaded, 10),
+		"left=" + strconv.FormatInt(r.stats.Left, 10),
+		"compact=1", "no_peer_id=1",
+		"numwant=" + strconv.Itoa(r.numWant), fmt.Sprintf("key=%08X", r.key),
+	}
+	if r.event != none {
+		q = append(q, "event="+r.event.String())
+	}
+	if r.id != "" {
+		q = append(q, "trackerid="+escape([]byte(r.id)))
+	}
+	if u.RawQuery != "" {
+		q = append([]string{u.RawQuery}, q...)
+	}
+	full := *u
+	full.RawQuery, full.Fragment, full.RawFragment = strings.Join(q, "&"), "", ""
+	return full.String()
+}
+
+// escape writes a space as %20, where url.QueryEscape writes +, which trackers
+// take for a plus.
+func escape(b []byte) string { return strings.ReplaceAll(url.QueryEscape(string(b)), "+", "%20") }
+
+// failure is a tracker's own word for why it refuses.
+type failure string
+
+func (f failure) Error() string { return fmt.Sprintf("tracker refuses: %.200q", string(f)) }
+
+// httpReply leaves every field undecoded, so that a malformed one is lost alone.
+type httpReply struct {
+	Failure     bencode.Bytes `bencode:"failure reason"`
+	Interval    bencode.Bytes `bencode:"interval"`
+	MinInterval bencode.Bytes `bencode:"min interval"`
+	ID          bencode.Bytes `bencode:"tracker id"`
+	Seeders     bencode.Bytes `bencode:"complete"`
+	Leechers    bencode.Bytes `bencode:"incomplete"`
+	Peers       bencode.Bytes `bencode:"peers"`
+	Peers6      bencode.Bytes `bencode:"peers6"`
+}
+
+func parseHTTP(b []byte) (reply, error) {
+	var h httpReply
+	if len(b) == 0 {
+		return reply{}, errors.New("empty reply")
+	}
+	if b[0] != 'd' {
+		return reply{}, fmt.Errorf("reply is not bencoded: %.32q", b)
+	}
+	if err := bencode.Unmarshal(b, &h); err != nil {
+		if _, ok := errors.AsType[bencode.ErrUnusedTrailingBytes](err); !ok {
+			return reply{}, fmt.Errorf("reply is not bencoded: %.32q", b)
+		}
+	}
+	if h.Failure != nil {
+		return reply{}, failure(text(h.Failure))
+	}
+	var r reply
+	r.interval, r.min = clampIntervals(number(h.Interval, int64(defaultInterval/time.Second)), number(h.MinInterval, 0))
+	r.seeders, r.leechers = count(h.Seeders), count(h.Leechers)
+	if id := text(h.ID); len(id) <= 256 {
+		r.id = id
+	}
+	set := peerSet{source: "tracker"}
+	if len(h.Peers) > 0 && h.Peers[0] == 'l' {
+		set.addList(h.Peers)
+	} else {
+		set.addCompact([]byte(text(h.Peers)), 4)
+	}
+	set.addCompact([]byte(text(h.Peers6)), 16)
+	r.peers = set.peers
+	return r, nil
+}
+
+// addList reads BEP 3's list of dicts. Names instead of addresses are left out:
+// looking them up would let a tracker make us ask any name server.
+func (s *peerSet) addList(b bencode.Bytes) {
+	var items []bencode.Bytes
+	if bencode.Unmarshal(b, &items) != nil {
+		return
+	}
+	for _, item := range items[:min(len(items), 5*maxPeers)] {
+		var p struct {
+			IP   string `bencode:"ip"`
+			Port int    `bencode:"port"`
+		}
+		if bencode.Unmarshal(item, &p) != nil || p.Port < 1 || p.Port > math.MaxUint16 {
+			continue
+		}
+		if addr, err := netip.ParseAddr(p.IP); err == nil {
+			s.add(addr, uint16(p.Port))
+		}
+	}
+}
+
+// number reads an integer, to the nearest that fits; or returns missing.
+func number(b bencode.Bytes, missing int64) int64 {
+	if len(b) < 3 || b[0] != 'i' {
+		return missing
+	}
+	n, err := strconv.ParseInt(string(b[1:len(b)-1]), 10, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return missing
+	}
+	return n
+}
+
+// count reads a number of peers, -1 if there is none that makes sense.
+func count(b bencode.Bytes) int {
+	if n := number(b, -1); n >= 0 && n <= math.MaxInt32 {
+		return int(n)
+	}
+	return -1
+}
+
+func text(b bencode.Bytes) string {
+	var s string
+	if len(b) == 0 || bencode.Unmarshal(b, &s) != nil {
+		return ""
+	}
+	return s
+}

@@ -1,0 +1,401 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/btmount/btmount/fetch/swarm/metainfo"
+)
+
+const (
+	announceTimeout = 15 * time.Second
+	stopTimeout     = 2 * time.Second
+	hedgeAfter      = 2 * time.Second // silence before the tier's next tracker is asked too
+	leftCheck       = 15 * time.Second
+	hurryFloor      = 20 * time.Second
+
+	minInterval     = 30 * time.Second
+	maxInterval     = 2 * time.Hour
+	defaultInterval = 30 * time.Minute
+
+	firstBackoff = 15 * time.Second
+	maxBackoff   = 30 * time.Minute
+)
+
+// Trackers announces one torrent to its trackers.
+//
+// The tiers of BEP 12 are asked all at the same time, and within each the
+// trackers in turn until one answers, which then comes first. BEP 12 asks later
+// tiers only after earlier ones fail, which saves trackers some load and costs a
+// reader who waits for its first byte most of the peers.
+type Trackers struct {
+	c     Config
+	hash  metainfo.InfoHash
+	key   uint32 // proves to a tracker that we are the same after our address changed
+	tiers []*tier
+	stats func() Stats
+	found func([]Peer)
+	log   *slog.Logger
+	http  *http.Client
+	// announce does the I/O; tests replace it.
+	announce func(context.Context, *url.URL, request) (reply, error)
+
+	mu sync.Mutex // guards the status fields of every tracker
+}
+
+// tier is a list of trackers that stand in for each other. Its goroutine owns it.
+type tier struct {
+	trackers []*tracker
+	hurry    chan struct{}
+}
+
+type tracker struct {
+	url *url.URL
+
+	// Owned by the one announce that is under way.
+	started    bool   // it knows of us
+	incomplete bool   // it thinks that we lack something
+	id         string // its "tracker id", to be sent back
+
+	status TrackerStatus // guarded by Trackers.mu
+}
+
+// TrackerStatus is what is known of one tracker.
+type TrackerStatus struct {
+	URL               string // may contain a secret key of the user
+	Err               error  // of the last announce, nil if it worked
+	Peers             int    // in the last reply
+	Seeders, Leechers int    // in all, as the tracker says; -1 if it does not
+	Last, Next        time.Time
+}
+
+// request is one announce.
+type request struct {
+	hash    metainfo.InfoHash
+	peerID  [20]byte
+	key     uint32
+	event   event
+	stats   Stats
+	numWant int
+	id      string
+}
+
+type event int
+
+const (
+	none event = iota // the values are those of BEP 15
+	completed
+	started
+	stopped
+)
+
+func (e event) String() string { return [...]string{"", "completed", "started", "stopped"}[e] }
+
+// reply is what a tracker answered, bounded but otherwise believed.
+type reply struct {
+	interval, min     time.Duration
+	seeders, leechers int
+	peers             []Peer
+	id                string
+}
+
+// NewTrackers prepares announces of hash to tiers. URLs that are not http, https
+// or udp are left out. stats and found may be called at the same time by several
+// goroutines.
+func NewTrackers(c Config, hash metainfo.InfoHash, tiers [][]string, stats func() Stats, found func([]Peer)) *Trackers {
+	if c.DialContext == nil {
+		c.DialContext = (&net.Dialer{}).DialContext
+	}
+	if c.ListenPacket == nil {
+		c.ListenPacket = net.ListenPacket
+	}
+	t := &Trackers{c: c, hash: hash, key: rand.Uint32(), stats: stats, found: found, log: loggerOr(c.Logger), http: newHTTPClient(c.DialContext)}
+	t.announce = t.overNetwork
+	for _, urls := range tiers {
+		ti := &tier{hurry: make(chan struct{}, 1)}
+		for _, s := range urls {
+			if u, err := url.Parse(s); err == nil && known(u.Scheme) && u.Host != "" {
+				ti.trackers = append(ti.trackers, &tracker{url: u, status: TrackerStatus{URL: s, Seeders: -1, Leechers: -1}})
+			}
+		}
+		if len(ti.trackers) > 0 {
+			rand.Shuffle(len(ti.trackers), func(i, j int) {
+				ti.trackers[i], ti.trackers[j] = ti.trackers[j], ti.trackers[i]
+			})
+			t.tiers = append(t.tiers, ti)
+		}
+	}
+	return t
+}
+
+func known(scheme string) bool { return scheme == "http" || scheme == "https" || scheme == "udp" }
+
+func (t *Trackers) overNetwork(ctx context.Context, u *url.URL, r request) (reply, error) {
+	if u.Scheme == "udp" {
+		return t.announceUDP(ctx, u, r)
+	}
+	return t.announceHTTP(ctx, u, r)
+}
+
+// Run announces until ctx ends, and then takes leave of the trackers, which may
+// take two more seconds. It returns nil.
+func (t *Trackers) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for _, ti := range t.tiers {
+		wg.Go(func() { t.runTier(ctx, ti) })
+	}
+	<-ctx.Done()
+	wg.Wait()
+	t.stop(context.WithoutCancel(ctx))
+	t.http.CloseIdleConnections()
+	return nil
+}
+
+// Hurry asks every tier again as soon as its tracker permits, and not within 20
+// seconds of the last time.
+func (t *Trackers) Hurry() {
+	for _, ti := range t.tiers {
+		select {
+		case ti.hurry <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Status tells the state of every tracker, in no particular order.
+func (t *Trackers) Status() []TrackerStatus {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []TrackerStatus
+	for _, ti := range t.tiers {
+		for _, tr := range ti.trackers {
+			all = append(all, tr.status)
+		}
+	}
+	return all
+}
+
+func (t *Trackers) runTier(ctx context.Context, ti *tier) {
+	for failures := 0; ; {
+		tr, r, err := t.round(ctx, ti)
+		if ctx.Err() != nil {
+			return
+		}
+		wait, floor := r.interval, r.min
+		if failures++; err == nil {
+			failures = 0
+		} else {
+			wait, floor = backoff(failures), hurryFloor
+		}
+		t.setNext(ti, tr, wait)
+		if !t.sleep(ctx, ti, wait, floor, err == nil) {
+			return
+		}
+	}
+}
+
+// backoff doubles per failure; the jitter keeps clients apart that lost the same
+// tracker at the same moment.
+func backoff(failures int) time.Duration {
+	d := min(firstBackoff<<min(failures-1, 10), maxBackoff)
+	return d - d/5 + rand.N(2*d/5)
+}
+
+// sleep waits until the next announce is due, and reports false if ctx ended.
+func (t *Trackers) sleep(ctx context.Context, ti *tier, wait, floor time.Duration, working bool) bool {
+	start := time.Now()
+	due := time.NewTimer(wait)
+	defer due.Stop()
+	check := time.NewTicker(leftCheck)
+	defer check.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-due.C:
+			return true
+		case <-ti.hurry:
+			due.Reset(min(wait, max(floor, hurryFloor)) - time.Since(start))
+		case <-check.C:
+			// Nobody tells us that the torrent is complete, and a tracker that hands
+			// out seeders should not learn it half an hour late.
+			if working && ti.trackers[0].incomplete && t.stats().Left == 0 {
+				return true
+			}
+		}
+	}
+}
+
+// round asks the trackers of a tier until one answers. A silent one is not
+// waited for: after a moment the next is asked beside it.
+func (t *Trackers) round(ctx context.Context, ti *tier) (*tracker, reply, error) {
+	type result struct {
+		tr  *tracker
+		r   reply
+		err error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make(chan result)
+	asked, answered := 0, 0
+	ask := func() {
+		if asked < len(ti.trackers) {
+			tr := ti.trackers[asked]
+			asked++
+			go func() { // ends with announceTimeout or ctx; its result is always received
+				r, err := t.ask(ctx, tr)
+				results <- result{tr, r, err}
+			}()
+		}
+	}
+	hedge := time.NewTicker(hedgeAfter)
+	defer hedge.Stop()
+	var won result
+	won.err = errors.New("no tracker")
+	for ask(); answered < asked; {
+		select {
+		case <-hedge.C:
+			if won.tr == nil && ctx.Err() == nil {
+				ask()
+			}
+		case res := <-results:
+			answered++
+			switch {
+			case res.err == nil && won.tr == nil:
+				won = res
+				cancel()
+			case won.tr == nil && ctx.Err() == nil:
+				won.err = res.err
+				ask()
+			}
+		}
+	}
+	if won.tr != nil {
+		t.promote(ti, won.tr)
+	}
+	return won.tr, won.r, won.err
+}
+
+// promote puts the tracker that works first (BEP 12).
+func (t *Trackers) promote(ti *tier, tr *tracker) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i, x := range ti.trackers {
+		if x == tr {
+			copy(ti.trackers[1:i+1], ti.trackers[:i])
+			ti.trackers[0] = tr
+			return
+		}
+	}
+}
+
+// ask announces to one tracker and passes on what it finds.
+func (t *Trackers) ask(ctx context.Context, tr *tracker) (reply, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, announceTimeout, errors.New("no answer within 15 s"))
+	defer cancel()
+	req := t.request(tr)
+	r, err := t.announce(ctx, tr.url, req)
+	if err != nil {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return r, err // another tracker was faster, or Run ends: no fault of this one
+		}
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+	}
+	t.record(tr, r, err)
+	if err != nil {
+		return r, err
+	}
+	tr.started, tr.incomplete = true, req.stats.Left > 0
+	if r.id != "" {
+		tr.id = r.id
+	}
+	if len(r.peers) > 0 {
+		t.found(r.peers)
+	}
+	return r, nil
+}
+
+func (t *Trackers) request(tr *tracker) request {
+	req := request{hash: t.hash, peerID: t.c.PeerID, key: t.key, stats: t.stats(), numWant: maxPeers, id: tr.id}
+	switch {
+	case !tr.started:
+		req.event = started
+	case tr.incomplete && req.stats.Left == 0:
+		req.event = completed
+	}
+	return req
+}
+
+// record updates the status and logs changes; the host only, because paths of
+// private trackers carry keys.
+func (t *Trackers) record(tr *tracker, r reply, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	st := &tr.status
+	switch {
+	case err != nil && (st.Err == nil || st.Err.Error() != err.Error()):
+		t.log.Warn("tracker failed", "tracker", tr.url.Host, "err", err)
+	case err == nil && (st.Err != nil || st.Last.IsZero()):
+		t.log.Info("tracker answers", "tracker", tr.url.Host, "peers", len(r.peers))
+	}
+	st.Err, st.Last = err, time.Now()
+	if err == nil {
+		st.Peers, st.Seeders, st.Leechers = len(r.peers), r.seeders, r.leechers
+	}
+}
+
+// setNext notes when the tracker that answered is due, or the whole tier if none
+// did.
+func (t *Trackers) setNext(ti *tier, tr *tracker, wait time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, x := range ti.trackers {
+		x.status.Next = time.Time{}
+		if tr == nil || tr == x {
+			x.status.Next = time.Now().Add(wait)
+		}
+	}
+}
+
+// stop tells the trackers that know of us that we leave.
+func (t *Trackers) stop(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, ti := range t.tiers {
+		for _, tr := range ti.trackers {
+			if !tr.started {
+				continue
+			}
+			req := t.request(tr)
+			req.event, req.numWant = stopped, 0
+			wg.Go(func() {
+				if _, err := t.announce(ctx, tr.url, req); err != nil {
+					t.log.Debug("tracker was not told that we stop", "tracker", tr.url.Host, "err", err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+}
+
+// clampIntervals makes seconds from a tracker usable.
+func clampIntervals(interval, min int64) (time.Duration, time.Duration) {
+	clamp := func(n int64, low, high time.Duration) time.Duration {
+		if n > int64(high/time.Second) {
+			return high
+		}
+		return max(time.Duration(n)*time.Second, low)
+	}
+	every := clamp(interval, minInterval, maxInterval)
+	return every, clamp(min, hurryFloor, every)
+}

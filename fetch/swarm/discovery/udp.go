@@ -1,0 +1,224 @@
+package discovery
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// The numbers of BEP 15.
+const (
+	udpProtocol    = 0x41727101980
+	actionConnect  = 0
+	actionAnnounce = 1
+	actionError    = 3
+
+	maxDatagram = 8 << 10 // 200 peers of IPv6 are 3.6 KB
+	udpResend   = 3 * time.Second
+)
+
+// announceUDP announces to the tracker's first IPv4 and first IPv6 address at
+// the same time, because each hands out only peers of its own kind (BEP 7, 15).
+func (t *Trackers) announceUDP(ctx context.Context, u *url.URL, r request) (reply, error) {
+	addrs, err := resolve(ctx, u.Host)
+	if err != nil {
+		return reply{}, err
+	}
+	type result struct {
+		reply
+		err error
+	}
+	results := make(chan result, len(addrs))
+	for _, addr := range addrs {
+		go func() { // ends with ctx
+			rep, err := t.udpExchange(ctx, addr, u.RequestURI(), r)
+			results <- result{rep, err}
+		}()
+	}
+	var sum reply
+	answered := false
+	for range addrs {
+		res := <-results
+		switch {
+		case res.err != nil:
+			err = res.err
+		case !answered:
+			sum, answered = res.reply, true
+		default:
+			sum.peers = append(sum.peers, res.peers...)
+			sum.interval = max(sum.interval, res.interval)
+			sum.seeders, sum.leechers = max(sum.seeders, res.seeders), max(sum.leechers, res.leechers)
+		}
+	}
+	if answered {
+		return sum, nil
+	}
+	return sum, err
+}
+
+// resolve returns at most one address of each family.
+func resolve(ctx context.Context, hostport string) ([]netip.AddrPort, error) {
+	host, portText, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return nil, errors.New("address without a port")
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil || port == 0 {
+		return nil, fmt.Errorf("port %.8q: must be 1 to 65535", portText)
+	}
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, err
+	}
+	var addrs []netip.AddrPort
+	var have4, have6 bool
+	for _, ip := range ips {
+		ip = ip.Unmap()
+		have := &have6
+		if ip.Is4() {
+			have = &have4
+		}
+		if !*have {
+			*have = true
+			addrs = append(addrs, netip.AddrPortFrom(ip, uint16(port)))
+		}
+	}
+	return addrs, nil
+}
+
+// udpConn is a conversation with one tracker.
+type udpConn struct {
+	pc net.PacketConn
+	to netip.AddrPort
+}
+
+func (t *Trackers) udpExchange(ctx context.Context, to netip.AddrPort, uri string, r request) (reply, error) {
+	network := "udp4"
+	if to.Addr().Is6() {
+		network = "udp6"
+	}
+	pc, err := t.c.ListenPacket(network, ":0")
+	if err != nil {
+		return reply{}, err
+	}
+	defer pc.Close()
+	defer context.AfterFunc(ctx, func() { pc.Close() })() // unblocks ReadFrom
+	c := udpConn{pc, to}
+	b, err := c.roundTrip(ctx, binary.BigEndian.AppendUint64(nil, udpProtocol), actionConnect, nil)
+	if err != nil {
+		return reply{}, err
+	}
+	if len(b) < 8 {
+		return reply{}, errors.New("reply to connect is too short")
+	}
+	b, err = c.roundTrip(ctx, b[:8], actionAnnounce, announceBody(uri, r))
+	if err != nil {
+		return reply{}, err
+	}
+	return parseUDP(b, to.Addr().Is6())
+}
+
+// roundTrip sends a request, again when nothing comes, and returns the body of
+// the reply. The connection id stays valid for a minute, which is longer than
+// any announce may take.
+func (c *udpConn) roundTrip(ctx context.Context, connection []byte, action uint32, body []byte) ([]byte, error) {
+	id := make([]byte, 4)
+	rand.Read(id)
+	packet := binary.BigEndian.AppendUint32(append([]byte(nil), connection...), action)
+	packet = append(append(packet, id...), body...)
+	buf := make([]byte, maxDatagram)
+	for wait := udpResend; ; wait *= 2 {
+		if _, err := c.pc.WriteTo(packet, net.UDPAddrFromAddrPort(c.to)); err != nil {
+			return nil, cause(ctx, err)
+		}
+		if err := c.pc.SetReadDeadline(time.Now().Add(wait)); err != nil {
+			return nil, cause(ctx, err)
+		}
+		b, err := c.receive(buf, [4]byte(id), action)
+		if err == nil || !isTimeout(err) {
+			return b, cause(ctx, err)
+		}
+	}
+}
+
+// receive waits for the reply to transaction id. What others send, or what
+// answers something else, is passed over: that is how a stranger would try to
+// inject peers.
+func (c *udpConn) receive(buf []byte, id [4]byte, action uint32) ([]byte, error) {
+	for {
+		n, from, err := c.pc.ReadFrom(buf)
+		if err != nil {
+			return nil, err
+		}
+		ua, ok := from.(*net.UDPAddr)
+		if !ok || n < 8 || [4]byte(buf[4:8]) != id || ua.AddrPort().Port() != c.to.Port() || ua.AddrPort().Addr().Unmap().WithZone("") != c.to.Addr().WithZone("") {
+			continue
+		}
+		switch got := binary.BigEndian.Uint32(buf); got {
+		case action:
+			return buf[8:n], nil
+		case actionError:
+			return nil, failure(buf[8:n])
+		default:
+			return nil, fmt.Errorf("reply to action %d has action %d", action, got)
+		}
+	}
+}
+
+func isTimeout(err error) bool {
+	e, ok := errors.AsType[net.Error](err)
+	return ok && e.Timeout()
+}
+
+// cause prefers the reason why ctx ended to "use of closed connection".
+func cause(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func announceBody(uri string, r request) []byte {
+	b := append(append([]byte(nil), r.hash[:]...), r.peerID[:]...)
+	for _, n := range []int64{r.stats.Downloaded, r.stats.Left, r.stats.Uploaded} {
+		b = binary.BigEndian.AppendUint64(b, uint64(n))
+	}
+	for _, n := range []uint32{uint32(r.event), 0 /* our address: as seen */, r.key, uint32(r.numWant)} {
+		b = binary.BigEndian.AppendUint32(b, n)
+	}
+	b = binary.BigEndian.AppendUint16(b, r.stats.Port)
+	if uri == "" || uri == "/" || uri == "/announce" {
+		return b
+	}
+	for len(uri) > 0 { // BEP 41: keys and passwords are in the path
+		n := min(len(uri), 255)
+		b = append(append(b, 2, byte(n)), uri[:n]...)
+		uri = uri[n:]
+	}
+	return b
+}
+
+func parseUDP(b []byte, ipv6 bool) (reply, error) {
+	if len(b) < 12 {
+		return reply{}, errors.New("reply to announce is too short")
+	}
+	field := func(i int) int64 { return int64(int32(binary.BigEndian.Uint32(b[4*i:]))) }
+	var r reply
+	r.interval, r.min = clampIntervals(field(0), 0)
+	r.leechers, r.seeders = int(max(field(1), -1)), int(max(field(2), -1))
+	set := peerSet{source: "tracker"}
+	size := 4
+	if ipv6 {
+		size = 16
+	}
+	set.addCompact(b[12:], size)
+	r.peers = set.peers
+	return r, nil
+}
