@@ -1,12 +1,15 @@
 package swarm
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha1"
 	"errors"
+	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -18,6 +21,7 @@ import (
 
 	"github.com/btmount/btmount/cache"
 	"github.com/btmount/btmount/cache/extent"
+	"github.com/btmount/btmount/fetch/fetchtest"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 )
 
@@ -310,5 +314,69 @@ func TestNoUploadSendsNothing(t *testing.T) {
 	}
 	if n := s.torrent.uploaded.Load(); n != 0 {
 		t.Errorf("sent %d bytes", n)
+	}
+}
+
+// TestContract runs the suite of every Download against real connections.
+func TestContract(t *testing.T) {
+	fetchtest.Run(t, func(t *testing.T) fetchtest.Rig {
+		path := filepath.Join(t.TempDir(), "file")
+		truth := fetchtest.Truth(5<<20 + 123)
+		if err := os.WriteFile(path, truth, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		meta := makeTorrent(t, path, false)
+		l := leech(t, meta, Config{}, seed(t, meta, path, Config{}))
+		return fetchtest.Rig{Download: l.torrent, Object: l.object, Truth: truth}
+	})
+}
+
+// TestEncryptedOnlyPeer connects to a peer that hangs up on plain handshakes.
+func TestEncryptedOnlyPeer(t *testing.T) {
+	dir := sample(t, 1<<20)
+	meta := makeTorrent(t, dir, false)
+	s := seed(t, meta, dir, Config{})
+	front, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { refusePlain(front, addr(s.client).String(), &wg) })
+	t.Cleanup(func() { front.Close(); wg.Wait() })
+	o := object(t, meta.Info)
+	l := start(t, Config{}, TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info, Peers: []netip.AddrPort{addrPort(front.Addr())}}, func(*Torrent) Store { return o })
+	if err := l.torrent.Fetch(within(t, 20*time.Second), extent.Extent{Len: meta.Info.Length}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	same(t, o, meta.Info, dir)
+	st, _ := l.torrent.Status(within(t, 5*time.Second))
+	if len(st.Swarm) == 0 || !st.Swarm[0].Encrypted {
+		t.Errorf("not encrypted: %+v", st.Swarm)
+	}
+	l.stop()
+	s.stop()
+}
+
+// refusePlain forwards connections, except those that begin with a plain handshake.
+func refusePlain(l net.Listener, to string, wg *sync.WaitGroup) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		wg.Go(func() {
+			defer c.Close()
+			br := bufio.NewReader(c)
+			if first, err := br.Peek(20); err != nil || string(first[1:]) == "BitTorrent protocol" {
+				return
+			}
+			d, err := net.Dial("tcp", to)
+			if err != nil {
+				return
+			}
+			defer d.Close()
+			wg.Go(func() { io.Copy(c, d); c.Close() })
+			io.Copy(d, br)
+		})
 	}
 }
