@@ -68,7 +68,7 @@ func scan(b []byte, lim limits) (value, int, error) {
 	if err := sniff(b, lim); err != nil {
 		return value{}, 0, err
 	}
-	s := scanner{document: document{b: b}, lim: lim}
+	s := scanner{document: document{b: b, tokens: make([]token, 0, len(b)/16)}, lim: lim}
 	for {
 		if err := s.step(); err != nil {
 			return value{}, 0, err
@@ -278,6 +278,9 @@ func (v value) raw() []byte {
 	t := v.d.tokens[v.n]
 	return v.d.b[t.off:t.end]
 }
+
+// size is the number of values inside v.
+func (v value) size() int { return int(v.d.tokens[v.n].next - v.n - 1) }
 
 func (v value) bytes() ([]byte, bool) {
 	if v.kind() != 's' {

@@ -26,6 +26,13 @@ func (in *Info) parseV1(v value) error {
 	case files.kind() != 'l':
 		return errors.New("files is not a list")
 	}
+	n := 0
+	for range files.items() {
+		n++
+	}
+	// A File is ten times as large as the shortest item of a bad list, so the list
+	// is believed only as far as it has the six values that each file needs.
+	in.Files = make([]File, 0, min(n, files.size()/6))
 	var prev []string
 	for item := range files.items() {
 		f := File{Offset: in.Length}
