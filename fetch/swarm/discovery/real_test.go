@@ -190,7 +190,7 @@ const pyDHT = `
 import sys, libtorrent as lt
 s = lt.session({"listen_interfaces": "127.0.0.1:0", "enable_dht": True, "enable_lsd": False, "enable_upnp": False, "enable_natpmp": False,
     "dht_bootstrap_nodes": sys.argv[1], "dht_restrict_routing_ips": False, "dht_restrict_search_ips": False,
-    "dht_prefer_verified_node_ids": False, "dht_enforce_node_id": False, "dht_ignore_dark_internet": False, "allow_multiple_connections_per_ip": True,
+    "dht_prefer_verified_node_ids": False, "dht_enforce_node_id": False, "dht_ignore_dark_internet": False, "dht_block_ratelimit": 1000, "dht_upload_rate_limit": 1000000, "allow_multiple_connections_per_ip": True,
     "alert_mask": lt.alert.category_t.dht_notification | lt.alert.category_t.dht_operation_notification | lt.alert.category_t.status_notification})
 import threading, time
 while not s.listen_port():

@@ -350,6 +350,7 @@ func (t *Trackers) record(tr *tracker, r reply, err error) {
 	st.Err, st.Last = err, time.Now()
 	if err == nil {
 		st.Peers, st.Seeders, st.Leechers = len(r.peers), r.seeders, r.leechers
+		st.Next = st.Last.Add(r.interval)
 	}
 }
 
