@@ -83,6 +83,7 @@ type want struct {
 	first, last int // pieces [first, last)
 	missing     int
 	due         time.Time
+	urgent      bool       // due when it was asked for: someone waits
 	done        chan error // capacity 1; sent to when the want is deleted
 }
 
@@ -373,6 +374,7 @@ func (t *Torrent) want(w *want) {
 		w.finish(errors.New("metadata not yet known"))
 		return
 	}
+	w.urgent = !w.due.After(t.clock)
 	fresh := false
 	for p := w.first; p < w.last; p++ {
 		if t.store.Known(p) {
@@ -398,18 +400,19 @@ func (t *Torrent) want(w *want) {
 
 // pick brings the picker in line with who wants piece p; true if that makes it more urgent.
 func (t *Torrent) pick(p int) bool {
-	due := time.Time{}
+	due, urgent := time.Time{}, false
 	for _, w := range t.wants[p] {
+		urgent = urgent || w.urgent
 		if due.IsZero() || w.due.Before(due) {
 			due = w.due
 		}
 	}
 	if old := t.picks.Find(p); old != nil {
-		if old.Due.Equal(due) {
+		if old.Due.Equal(due) && old.Urgent == urgent {
 			return false
 		}
-		sooner := due.Before(old.Due)
-		t.picks.Want(p, old.Size, due, nil)
+		sooner := due.Before(old.Due) || urgent && !old.Urgent
+		t.picks.Want(p, old.Size, due, urgent, nil)
 		return sooner
 	}
 	if i := slices.Index(t.parked, p); i >= 0 {
@@ -419,7 +422,7 @@ func (t *Torrent) pick(p int) bool {
 	if a := t.flying.find(p); a != nil {
 		here = a.here
 	}
-	t.picks.Want(p, int(t.info.PieceSize(p)), due, here)
+	t.picks.Want(p, int(t.info.PieceSize(p)), due, urgent, here)
 	return true
 }
 

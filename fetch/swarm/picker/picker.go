@@ -3,19 +3,21 @@
 //
 // # The rule
 //
-// Wanted pieces stand in the order of their due times, and so do their blocks. A
-// peer that has room takes the first free block that it will bring in time:
+// Wanted pieces stand in the order of their due times, those that someone waits for
+// before those that someone will want, and so do their blocks. A peer that has room
+// takes the first free block that it will bring in time:
 //
-//	finish(peer) <= max(due(block), base + before(block)/sum + slack)
+//	finish(peer) <= max(due(block), base + (outstanding + before(block))/sum + slack)
 //
-// base is the predicted finish of the best other peer that has the piece,
-// before(block) the bytes that are still to come ahead of the block, sum the rate
-// of all peers: the right side is when the whole swarm, working in order, would
-// have brought the block. So an urgent piece is spread over all peers that are fast enough, a slow
-// peer works further ahead where its slowness harms nobody, and the best peer
-// always qualifies. (Comparing with the due time alone stops a swarm of equal slow
-// peers: nobody is in time, so nobody asks. One peer per piece, the classic way,
-// costs three times the seek time and lets one slow peer own what is waited for.)
+// base is the round trip and one block of the best other peer that has the piece,
+// outstanding what is on the way from all peers, before(block) what is still to be
+// asked for ahead of the block, sum the rate of all peers: the right side is when
+// the whole swarm, working in order, would have brought the block. So an urgent
+// piece is spread over all peers that are fast enough, and a slow peer works further
+// ahead where its slowness harms nobody. Who is sooner than all others always
+// qualifies. (Comparing with the due time alone stops a swarm of equal slow peers:
+// nobody is in time, so nobody asks. One peer per piece, the classic way, costs three
+// times the seek time and lets one slow peer own what is waited for.)
 //
 // # Twice
 //
@@ -67,6 +69,7 @@ type Piece struct {
 	Index  int
 	Size   int
 	Due    time.Time
+	Urgent bool  // someone waits for it, not only will
 	Only   *Peer // after a hash failure: the one peer that may bring it
 	blocks []block
 	free   int // blocks with no owner and not here
@@ -87,14 +90,22 @@ func (p *Piece) BlockSize(b int) int { return min(wire.BlockSize, p.Size-b*wire.
 
 // Picker holds the wanted pieces of one torrent.
 type Picker struct {
-	pieces []*Piece // by due time, then index
+	pieces []*Piece // urgent ones first, by due time, then index
 	index  map[int]*Piece
 }
 
 // New returns an empty picker.
 func New() *Picker { return &Picker{index: map[int]*Piece{}} }
 
+// order puts what someone waits for first: read-ahead whose time has passed while
+// nobody waits for it (a paused player's, say) is not late.
 func order(a, b *Piece) int {
+	if a.Urgent != b.Urgent {
+		if a.Urgent {
+			return -1
+		}
+		return 1
+	}
 	return cmp.Or(a.Due.Compare(b.Due), cmp.Compare(a.Index, b.Index))
 }
 
@@ -106,7 +117,7 @@ func (k *Picker) Find(index int) *Piece { return k.index[index] }
 
 // Want adds a piece, or moves it to another due time. here tells which blocks have
 // arrived before.
-func (k *Picker) Want(index, size int, due time.Time, here func(block int) bool) *Piece {
+func (k *Picker) Want(index, size int, due time.Time, urgent bool, here func(block int) bool) *Piece {
 	p := k.index[index]
 	if p == nil {
 		p = &Piece{Index: index, Size: size, left: size}
@@ -123,7 +134,7 @@ func (k *Picker) Want(index, size int, due time.Time, here func(block int) bool)
 	} else {
 		k.remove(p)
 	}
-	p.Due = due
+	p.Due, p.Urgent = due, urgent
 	at, _ := slices.BinarySearchFunc(k.pieces, p, order)
 	k.pieces = slices.Insert(k.pieces, at, p)
 	return p
@@ -232,6 +243,7 @@ type Swarm struct {
 	peers []*Peer // usable, by predicted finish
 	at    []time.Time
 	sum   float64
+	out   int // bytes on the way from all of them
 }
 
 // View sorts the usable peers by when each would have brought one more block.
@@ -241,6 +253,7 @@ func View(peers []*Peer, now time.Time) *Swarm {
 		if !p.Mute && (!p.Choked || len(p.Allow) > 0) {
 			s.peers = append(s.peers, p)
 			s.sum += p.Pipe.Rate()
+			s.out += p.Pipe.Outstanding()
 		}
 	}
 	at := make(map[*Peer]time.Time, len(s.peers))
@@ -273,19 +286,20 @@ func (s *Swarm) Rate() (sum float64) {
 // Peers returns the usable peers, soonest first.
 func (s *Swarm) Peers() []*Peer { return s.peers }
 
-// other returns when the best peer but not would finish one more block of p.
-func (s *Swarm) other(p *Piece, not *Peer) (at time.Time, ok bool) {
+// other returns when the best peer but not would finish one more block of p, and
+// when it would if it were idle.
+func (s *Swarm) other(p *Piece, not *Peer) (at, idle time.Time, ok bool) {
 	for i, q := range s.peers {
 		if q != not && p.may(q, s.now) {
-			return s.at[i], true
+			return s.at[i], q.Pipe.Idle(s.now, wire.BlockSize), true
 		}
 	}
-	return time.Time{}, false
+	return at, idle, false
 }
 
 // Next assigns up to room blocks to peer and returns them in the order to ask.
 func (k *Picker) Next(peer *Peer, s *Swarm, room int) (ask []Request) {
-	before := 0 // bytes still to come of all pieces ahead
+	before := 0 // bytes still to be asked for of all pieces ahead
 	for _, p := range k.pieces {
 		if room <= 0 {
 			break
@@ -296,35 +310,34 @@ func (k *Picker) Next(peer *Peer, s *Swarm, room int) (ask []Request) {
 				break
 			}
 		}
-		before += p.left
+		before += p.free * wire.BlockSize
 	}
 	return ask
 }
 
 // take assigns free blocks of p to peer as far as they will be in time.
 func (k *Picker) take(p *Piece, peer *Peer, s *Swarm, before, room int, ask []Request) []Request {
-	other, contest := s.other(p, peer)
+	other, base, contest := s.other(p, peer)
 	for b := range p.blocks {
 		bl := &p.blocks[b]
-		if bl.here {
-			continue
-		}
 		if room == 0 {
 			break
 		}
-		size := p.BlockSize(b)
-		if bl.n == 0 {
-			finish := peer.Pipe.Finish(s.now, size)
-			limit := other.Add(slack + time.Duration(float64(before)/s.sum*1e9))
-			// Nobody else, or sooner than everybody else: it is the base itself.
-			if !contest || !finish.After(limit) || !finish.After(p.Due) {
-				bl.owners[0], bl.n = peer, 1
-				p.free--
-				room--
-				ask = append(ask, peer.ask(p.Index, b, size, s.now, finish))
-			}
+		if bl.here || bl.n > 0 {
+			continue
 		}
-		before += size
+		size := p.BlockSize(b)
+		finish := peer.Pipe.Finish(s.now, size)
+		limit := base.Add(slack + time.Duration(float64(s.out+before)/s.sum*1e9))
+		if contest && finish.After(limit) && finish.After(p.Due) && finish.After(other) {
+			before += size
+			continue // further back it may be in time
+		}
+		bl.owners[0], bl.n = peer, 1
+		p.free--
+		room--
+		s.out += size
+		ask = append(ask, peer.ask(p.Index, b, size, s.now, finish))
 	}
 	return ask
 }
@@ -349,7 +362,7 @@ func (k *Picker) Hedge(s *Swarm, budget int) (twice []Twice) {
 		return nil
 	}
 	for _, p := range k.pieces {
-		if p.Due.After(s.now.Add(time.Second)) || budget < wire.BlockSize {
+		if !p.Urgent && p.Due.After(s.now.Add(time.Second)) || budget < wire.BlockSize {
 			break
 		}
 		if p.Only != nil || p.free == len(p.blocks) {

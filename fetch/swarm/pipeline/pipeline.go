@@ -36,8 +36,9 @@ const (
 	// TargetQueue is the time by which requests run ahead of the path's capacity.
 	TargetQueue = 120 * time.Millisecond
 
-	unknownLimit = 6 // blocks on the way to a peer of unknown rate: a slow one must not hold many
-	memory       = 0.4
+	unknownLimit = 6   // blocks on the way to a peer of unknown rate: a slow one must not hold many
+	memory       = 0.4 // seconds over which the rate is averaged
+	minSamples   = 3
 	guessRate    = 64 << 10 // of a peer not yet measured, bytes/s: it must earn more
 )
 
@@ -51,11 +52,12 @@ type Pipe struct {
 	last        time.Time // last block
 	since       time.Time // when the first block was asked of the then idle peer
 	bytes, secs float64   // decayed busy bytes and seconds
+	samples     int       // blocks that the rate is made of
 	late        float64   // decayed lateness against the prediction, seconds
 }
 
 // Known reports whether the rate has been measured.
-func (p *Pipe) Known() bool { return p.secs > 0.002 && p.bytes >= 4*wire.BlockSize }
+func (p *Pipe) Known() bool { return p.samples >= minSamples && p.secs > 0.002 }
 
 // Rate returns bytes per second; a low guess until it is known.
 func (p *Pipe) Rate() float64 {
@@ -83,6 +85,7 @@ func (p *Pipe) Arrived(now, sent, due time.Time, n int) {
 		keep := math.Exp(-dt / memory)
 		p.bytes = p.bytes*keep + float64(n)
 		p.secs = p.secs*keep + dt
+		p.samples++
 	} else if rtt := now.Sub(sent) - secs(float64(n)/p.Rate()); p.Known() && rtt > 0 {
 		p.Trip(rtt)
 	}
@@ -152,6 +155,11 @@ func (p *Pipe) Finish(now time.Time, n int) time.Time {
 		}
 	}
 	return at.Add(secs(float64(n)/p.Rate()) + p.dev())
+}
+
+// Idle predicts when n bytes would have come if nothing were on the way.
+func (p *Pipe) Idle(now time.Time, n int) time.Time {
+	return now.Add(p.RTT + secs(float64(n)/p.Rate()) + p.dev())
 }
 
 // Silent reports whether the peer has been quiet for so long that its blocks are

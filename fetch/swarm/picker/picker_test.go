@@ -1,0 +1,394 @@
+package picker
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/btmount/btmount/fetch/swarm/wire"
+)
+
+const (
+	piece    = 1 << 20
+	blockLen = wire.BlockSize
+)
+
+// sim is a swarm on simulated time: peers answer in order, at a rate, after a round
+// trip. It drives the picker as the torrent does.
+type sim struct {
+	t     *testing.T
+	now   time.Time
+	pick  *Picker
+	peers []*simPeer
+	got   map[[2]int]bool
+	waste int
+	order []int // pieces in the order in which they became complete
+	at    map[int]time.Time
+}
+
+type simPeer struct {
+	Peer
+	rate   float64
+	rtt    time.Duration
+	free   time.Time // when its link is free
+	coming []arrival
+	silent time.Time // answers nothing from then on
+	blocks int
+}
+
+type arrival struct {
+	Request
+	at time.Time
+}
+
+func newSim(t *testing.T, peers ...*simPeer) *sim {
+	s := &sim{t: t, now: time.Unix(1000, 0), pick: New(), peers: peers, got: map[[2]int]bool{}, at: map[int]time.Time{}}
+	for i, p := range peers {
+		p.Has, p.Order = func(int) bool { return true }, i
+		p.Pipe.Trip(p.rtt)
+		p.Pipe.Reqq = 500
+	}
+	return s
+}
+
+func seeder(rate float64, rtt time.Duration) *simPeer { return &simPeer{rate: rate, rtt: rtt} }
+
+func (s *sim) views() (out []*Peer) {
+	for _, p := range s.peers {
+		out = append(out, &p.Peer)
+	}
+	return out
+}
+
+func (s *sim) fill() {
+	v := View(s.views(), s.now)
+	for _, q := range v.Peers() {
+		for _, p := range s.peers {
+			if &p.Peer == q {
+				s.send(p, s.pick.Next(q, v, q.Pipe.Limit()-q.Pipe.Outstanding()/blockLen))
+			}
+		}
+	}
+}
+
+func (s *sim) send(p *simPeer, asks []Request) {
+	for _, r := range asks {
+		start := s.now.Add(p.rtt)
+		if p.free.After(start) {
+			start = p.free
+		}
+		p.free = start.Add(time.Duration(float64(r.Size) / p.rate * 1e9))
+		if p.silent.IsZero() || p.free.Before(p.silent) {
+			p.coming = append(p.coming, arrival{r, p.free})
+		}
+	}
+}
+
+// step goes to the next arrival, or 10 ms on, whichever is first.
+func (s *sim) step() {
+	tick := s.now.Add(10 * time.Millisecond)
+	var first *simPeer
+	for _, p := range s.peers {
+		if len(p.coming) > 0 && (first == nil || p.coming[0].at.Before(first.coming[0].at)) {
+			first = p
+		}
+	}
+	if first != nil && first.coming[0].at.Before(tick) {
+		a := first.coming[0]
+		first.coming = first.coming[1:]
+		s.now = a.at
+		s.arrive(first, a.Request)
+	} else {
+		s.now = tick
+		for _, p := range s.peers {
+			if !p.Mute && p.Pipe.Silent(s.now) {
+				p.Mute = true
+				for _, r := range p.Asked {
+					p.Pipe.Gone(r.Size)
+					s.pick.Lost(r.Piece, r.Block, &p.Peer)
+				}
+				p.Asked = nil
+			}
+		}
+		for _, h := range s.pick.Hedge(View(s.views(), s.now), 4<<20) {
+			for _, p := range s.peers {
+				if &p.Peer == h.Peer {
+					s.send(p, []Request{h.Request})
+				}
+			}
+		}
+	}
+	s.fill()
+}
+
+func (s *sim) arrive(p *simPeer, r Request) {
+	if q, ok := p.Done(r.Piece, r.Block); ok {
+		p.Pipe.Arrived(s.now, q.Sent, q.Due, q.Size)
+	}
+	p.blocks++
+	key := [2]int{r.Piece, r.Block}
+	if s.got[key] {
+		s.waste += r.Size
+		return
+	}
+	s.got[key] = true
+	s.pick.Got(r.Piece, r.Block, &p.Peer)
+	if w := s.pick.Find(r.Piece); w != nil && w.Left() == 0 {
+		s.pick.Unwant(r.Piece)
+		s.order = append(s.order, r.Piece)
+		s.at[r.Piece] = s.now
+	}
+}
+
+// bring wants pieces, all due now, and returns how long they took.
+func (s *sim) bring(pieces ...int) time.Duration {
+	s.t.Helper()
+	start := s.now
+	for _, p := range pieces {
+		s.pick.Want(p, piece, s.now, false, nil)
+	}
+	s.fill()
+	for s.pick.Len() > 0 {
+		if s.now.Sub(start) > 5*time.Minute {
+			s.t.Fatal("no progress: the swarm stands still")
+		}
+		s.step()
+	}
+	return s.now.Sub(start)
+}
+
+func (s *sim) rest(d time.Duration) {
+	for end := s.now.Add(d); s.now.Before(end); {
+		s.step()
+	}
+}
+
+func span(from, to int) (out []int) {
+	for p := from; p < to; p++ {
+		out = append(out, p)
+	}
+	return out
+}
+
+// floor is what physics takes: a round trip of the nearest and the bytes at the sum
+// of the rates.
+func (s *sim) floor(bytes int) time.Duration {
+	sum, rtt := 0.0, time.Hour
+	for _, p := range s.peers {
+		if p.silent.IsZero() {
+			sum += p.rate
+			rtt = min(rtt, p.rtt)
+		}
+	}
+	return rtt + time.Duration(float64(bytes)/sum*1e9)
+}
+
+func ratio(a, b time.Duration) float64 { return float64(a) / float64(b) }
+
+func TestSeekTakesLittleMoreThanTheFloor(t *testing.T) {
+	for name, peers := range map[string][]*simPeer{
+		"four equal":        {seeder(2e6, 50e6), seeder(2e6, 50e6), seeder(2e6, 50e6), seeder(2e6, 50e6)},
+		"one fast six slow": {seeder(4e6, 20e6), seeder(1e5, 200e6), seeder(1e5, 200e6), seeder(1e5, 200e6), seeder(1e5, 200e6), seeder(1e5, 200e6), seeder(1e5, 200e6)},
+		"one far":           {seeder(12.5e6, 100e6)},
+		"mixed":             {seeder(5e6, 30e6), seeder(1e6, 80e6), seeder(3e5, 10e6)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSim(t, peers...)
+			s.bring(span(0, 24)...) // rates become known
+			worst := 0.0
+			for i := range 20 {
+				s.rest(300 * time.Millisecond)
+				worst = max(worst, ratio(s.bring(100+7*i), s.floor(piece)))
+			}
+			t.Logf("worst seek %.2f x floor, %d bytes twice", worst, s.waste)
+			if worst > 1.4 {
+				t.Errorf("a seek took %.2f x the floor", worst)
+			}
+		})
+	}
+}
+
+func TestOnePeerPerPieceWouldBeWorse(t *testing.T) {
+	s := newSim(t, seeder(2e6, 50e6), seeder(2e6, 50e6), seeder(2e6, 50e6), seeder(2e6, 50e6))
+	s.bring(span(0, 12)...)
+	s.rest(time.Second)
+	counts := func() (out []int) {
+		for _, p := range s.peers {
+			out = append(out, p.blocks)
+		}
+		return out
+	}
+	before := counts()
+	s.bring(50)
+	for i, n := range counts() {
+		if d := n - before[i]; d < 10 || d > 24 {
+			t.Errorf("peer %d brought %d of 64 blocks", i, d)
+		}
+	}
+}
+
+func TestSequentialUsesTheWholeLink(t *testing.T) {
+	s := newSim(t, seeder(2e6, 50e6), seeder(2e6, 50e6), seeder(2e6, 50e6), seeder(2e6, 50e6), seeder(1e5, 200e6))
+	took := s.bring(span(0, 60)...)
+	if r := ratio(took, s.floor(60*piece)); r > 1.08 {
+		t.Errorf("60 pieces in a row took %.2f x the floor", r)
+	}
+	if float64(s.waste) > 0.02*60*piece {
+		t.Errorf("%d bytes twice", s.waste)
+	}
+	late := 0
+	for i, p := range s.order {
+		if p > i+6 {
+			late++
+		}
+	}
+	if late > 3 {
+		t.Errorf("%d pieces far out of order: %v", late, s.order)
+	}
+}
+
+func TestUrgentPieceOvertakesReadAhead(t *testing.T) {
+	s := newSim(t, seeder(2e6, 50e6), seeder(2e6, 50e6))
+	for p := range 32 {
+		s.pick.Want(p, piece, s.now.Add(time.Duration(p)*250*time.Millisecond), false, nil)
+	}
+	s.fill()
+	s.rest(2 * time.Second)
+	start := s.now
+	s.pick.Want(500, piece, s.now, true, nil)
+	s.fill()
+	for s.at[500].IsZero() {
+		s.step()
+	}
+	// What is on the way already, 0.12 s and a round trip, stands before it.
+	if took := s.at[500].Sub(start); took > s.floor(piece)+250*time.Millisecond {
+		t.Errorf("an urgent piece behind read-ahead took %v, floor %v", took, s.floor(piece))
+	}
+}
+
+func TestSilentPeerCostsOneShortGap(t *testing.T) {
+	s := newSim(t, seeder(2e6, 50e6), seeder(2e6, 50e6), seeder(2e6, 50e6))
+	s.bring(span(0, 8)...)
+	s.peers[1].silent = s.now.Add(time.Second)
+	s.bring(span(8, 40)...)
+	gap, last := time.Duration(0), s.at[7]
+	for _, p := range s.order[8:] {
+		gap = max(gap, s.at[p].Sub(last))
+		last = s.at[p]
+	}
+	if gap > 900*time.Millisecond {
+		t.Errorf("gap of %v after a peer fell silent", gap)
+	}
+}
+
+func TestSlowPeersAloneStillWork(t *testing.T) {
+	s := newSim(t, seeder(1e5, 200e6), seeder(1e5, 200e6))
+	if r := ratio(s.bring(0, 1), s.floor(2*piece)); r > 1.3 {
+		t.Errorf("two slow peers took %.2f x the floor", r)
+	}
+}
+
+func TestPieceThatOnlyASlowPeerHas(t *testing.T) {
+	s := newSim(t, seeder(5e6, 20e6), seeder(2e5, 100e6))
+	s.peers[0].Has = func(p int) bool { return p != 3 }
+	s.bring(span(0, 6)...)
+	if s.at[3].IsZero() {
+		t.Error("never came")
+	}
+}
+
+func TestOnlyAndChokedAndRefused(t *testing.T) {
+	s := newSim(t, seeder(1e6, 1e6), seeder(1e6, 1e6), seeder(1e6, 1e6))
+	a, b, c := &s.peers[0].Peer, &s.peers[1].Peer, &s.peers[2].Peer
+	b.Choked, b.Allow = true, map[int]bool{7: true}
+	c.Refuse = map[int]time.Time{6: s.now.Add(time.Second)}
+	s.pick.Want(6, piece, s.now, false, nil)
+	v := View(s.views(), s.now)
+	if n := len(s.pick.Next(b, v, 5)); n != 0 {
+		t.Errorf("a choked peer was asked for %d blocks", n)
+	}
+	if n := len(s.pick.Next(c, v, 5)); n != 0 {
+		t.Errorf("a piece was asked again of who refused it: %d", n)
+	}
+	p7 := s.pick.Want(7, piece, s.now, false, nil)
+	if n := len(s.pick.Next(b, v, 2)); n != 2 {
+		t.Errorf("allowed fast piece: %d blocks", n)
+	}
+	p7.Only = c
+	for _, r := range s.pick.Next(a, v, 200) {
+		if r.Piece == 7 {
+			t.Fatal("a piece reserved for one peer was asked of another")
+		}
+	}
+}
+
+// TestBooks does random things and checks that the counters stay true.
+func TestBooks(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 1))
+	s := newSim(t, seeder(1e6, 1e6), seeder(2e6, 1e6), seeder(3e6, 1e6))
+	size := func(p int) int { return 3*blockLen + p }
+	for range 20000 {
+		i := r.IntN(12)
+		p := &s.peers[r.IntN(3)].Peer
+		switch r.IntN(7) {
+		case 0:
+			s.pick.Want(i, size(i), s.now.Add(time.Duration(r.IntN(9))*time.Second), r.IntN(2) == 0, nil)
+		case 1:
+			for o, blocks := range s.pick.Unwant(i) {
+				for _, b := range blocks {
+					o.Done(i, b)
+				}
+			}
+		case 2:
+			s.pick.Next(p, View(s.views(), s.now), r.IntN(6))
+		case 3:
+			s.pick.Got(i, r.IntN(3), p)
+		case 4:
+			s.pick.Lost(i, r.IntN(3), p)
+		case 5:
+			s.pick.Missing(i, []int{r.IntN(3)})
+		case 6:
+			s.pick.Hedge(View(s.views(), s.now), 1<<20)
+		}
+		for _, w := range s.pick.pieces {
+			free, left := 0, 0
+			for b := range w.blocks {
+				if !w.blocks[b].here {
+					left += w.BlockSize(b)
+					if w.blocks[b].n == 0 {
+						free++
+					}
+				}
+			}
+			if free != w.free || left != w.left || s.pick.index[w.Index] != w {
+				t.Fatalf("piece %d: free %d counted %d, left %d counted %d", w.Index, w.free, free, w.left, left)
+			}
+		}
+		if len(s.pick.pieces) != len(s.pick.index) {
+			t.Fatal("list and index differ")
+		}
+	}
+}
+
+func BenchmarkNext(b *testing.B) {
+	pick := New()
+	now := time.Now()
+	var peers []*Peer
+	for i := range 200 {
+		p := &Peer{Has: func(int) bool { return true }, Order: i}
+		p.Pipe.Trip(time.Duration(10+i) * time.Millisecond)
+		peers = append(peers, p)
+	}
+	for p := range 6400 {
+		pick.Want(p, piece, now.Add(time.Duration(p)*time.Millisecond), false, nil)
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		p := peers[i%200]
+		for _, r := range pick.Next(p, View(peers, now), 8) {
+			p.Done(r.Piece, r.Block)
+			p.Pipe.Gone(r.Size)
+			pick.Lost(r.Piece, r.Block, p)
+		}
+	}
+}

@@ -1,0 +1,104 @@
+package pipeline
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"github.com/btmount/btmount/fetch/swarm/wire"
+)
+
+const block = wire.BlockSize
+
+// feed answers a request every interval, with n of them on the way all the time.
+func feed(p *Pipe, now time.Time, n, blocks int, rtt, interval time.Duration) time.Time {
+	sent := []time.Time{}
+	for range n {
+		p.Sent(now, block)
+		sent = append(sent, now)
+	}
+	at := now.Add(rtt)
+	for range blocks {
+		at = at.Add(interval)
+		p.Arrived(at, sent[0], at, block)
+		sent = append(sent[1:], at)
+		p.Sent(at, block)
+	}
+	return at
+}
+
+func TestRateLeavesTheRoundTripOut(t *testing.T) {
+	var p Pipe
+	if p.Known() || p.Limit() != unknownLimit {
+		t.Fatal("knows a peer that it never saw")
+	}
+	p.Trip(200 * time.Millisecond)
+	feed(&p, time.Unix(0, 0), 8, 40, 200*time.Millisecond, 10*time.Millisecond)
+	if want := block / 0.01; math.Abs(p.Rate()-want) > want/100 {
+		t.Errorf("rate %.0f, want %.0f", p.Rate(), want)
+	}
+}
+
+func TestLimitFillsThePathAndNoMore(t *testing.T) {
+	for _, c := range []struct {
+		rtt, interval time.Duration
+		want          int
+	}{
+		{50 * time.Millisecond, 8192 * time.Microsecond, 20},     // 2 MB/s
+		{200 * time.Millisecond, 160 * time.Millisecond, 2},      // 100 kB/s
+		{100 * time.Millisecond, 1310720 * time.Nanosecond, 167}, // 12.5 MB/s
+		{100 * time.Microsecond, 27 * time.Microsecond, 1000},    // loopback, bounded by reqq
+	} {
+		p := Pipe{Reqq: 1000, RTT: c.rtt}
+		feed(&p, time.Unix(0, 0), 16, 200, c.rtt, c.interval)
+		if got := p.Limit(); got < c.want-1 || got > c.want+1 {
+			t.Errorf("rtt %v, block every %v: limit %d, want %d", c.rtt, c.interval, got, c.want)
+		}
+	}
+}
+
+func TestFinish(t *testing.T) {
+	now := time.Unix(100, 0)
+	p := Pipe{RTT: 50 * time.Millisecond}
+	at := feed(&p, now, 8, 100, 50*time.Millisecond, 10*time.Millisecond)
+	// Seven are on the way and one block comes every 10 ms.
+	if d := p.Finish(at, block).Sub(at); d < 85*time.Millisecond || d > 95*time.Millisecond {
+		t.Errorf("busy peer: %v", d)
+	}
+	for p.Outstanding() > 0 {
+		p.Gone(block)
+	}
+	later := at.Add(time.Second)
+	if d := p.Finish(later, block).Sub(later); d < 59*time.Millisecond || d > 61*time.Millisecond {
+		t.Errorf("idle peer: %v", d)
+	}
+	p.Sent(later, block)
+	if d := p.Finish(later, block).Sub(later); d < 69*time.Millisecond || d > 71*time.Millisecond {
+		t.Errorf("second block of an idle peer: %v", d)
+	}
+	// 400 ms without a word: it is expected to stay late.
+	late := later.Add(460 * time.Millisecond)
+	if d := p.Finish(late, block).Sub(late); d < 280*time.Millisecond {
+		t.Errorf("late peer: %v", d)
+	}
+}
+
+func TestSilent(t *testing.T) {
+	now := time.Unix(100, 0)
+	p := Pipe{RTT: 50 * time.Millisecond}
+	at := feed(&p, now, 8, 100, 50*time.Millisecond, 10*time.Millisecond)
+	for _, c := range []struct {
+		after time.Duration
+		want  bool
+	}{{100 * time.Millisecond, false}, {270 * time.Millisecond, false}, {300 * time.Millisecond, true}} {
+		if got := p.Silent(at.Add(c.after)); got != c.want {
+			t.Errorf("after %v: silent %v", c.after, got)
+		}
+	}
+	for p.Outstanding() > 0 {
+		p.Gone(block)
+	}
+	if p.Silent(at.Add(time.Hour)) {
+		t.Error("a peer that was asked nothing is silent")
+	}
+}
