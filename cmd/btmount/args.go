@@ -9,7 +9,8 @@ import (
 )
 
 // arrange makes of a command line what urfave/cli v2 understands: flags before
-// arguments. It also takes the form in which mount(8) calls its helpers:
+// arguments. It also takes "btmount help COMMAND", and the form in which mount(8)
+// calls its helpers:
 //
 //	btmount SOURCE... MOUNTPOINT -o OPTION,NAME=VALUE
 func arrange(app *cli.App, args []string) ([]string, error) {
@@ -17,18 +18,27 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 		return args, nil
 	}
 	rest := args[1:]
+	if rest[0] == "help" {
+		return append(append([]string{args[0]}, rest[1:]...), "--help"), nil
+	}
 	cmd := app.Command(rest[0])
-	if cmd == nil {
-		if !slices.Contains(rest, "-o") || strings.HasPrefix(rest[0], "-") {
-			return args, nil
-		}
+	switch {
+	case cmd != nil:
+	case strings.HasPrefix(rest[0], "-"):
+		return args, nil // --help, --version, or unknown
+	case slices.Contains(rest, "-o"):
 		var err error
 		if rest, err = helper(rest); err != nil {
 			return nil, usage(err)
 		}
 		cmd = app.Command(rest[0])
+	default:
+		return nil, usage(fmt.Errorf("%q is no command of btmount; see btmount --help", rest[0]))
 	}
-	flags, values := split(rest[1:], cmd.Flags)
+	flags, values, err := split(rest[1:], cmd.Flags)
+	if err != nil {
+		return nil, usage(fmt.Errorf("%w; see btmount %s --help", err, cmd.Name))
+	}
 	out := append([]string{args[0], rest[0]}, flags...)
 	if len(values) > 0 {
 		out = append(append(out, "--"), values...)
@@ -38,24 +48,26 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 
 // split separates flags, with their values, from arguments. After "--" all are
 // arguments. Flags that do not exist stay flags: cli names them in its error.
-func split(args []string, known []cli.Flag) (flags, values []string) {
+func split(args []string, known []cli.Flag) (flags, values []string, err error) {
 	for i := 0; i < len(args); i++ {
 		a := args[i]
 		switch {
 		case a == "--":
-			return flags, append(values, args[i+1:]...)
+			return flags, append(values, args[i+1:]...), nil
 		case len(a) < 2 || a[0] != '-':
 			values = append(values, a)
 			continue
 		}
 		flags = append(flags, a)
 		name, _, whole := strings.Cut(strings.TrimLeft(a, "-"), "=")
-		if !whole && takesValue(known, name) && i+1 < len(args) {
-			i++
+		if !whole && takesValue(known, name) {
+			if i++; i == len(args) {
+				return nil, nil, fmt.Errorf("--%s: it needs a value", name)
+			}
 			flags = append(flags, args[i])
 		}
 	}
-	return flags, values
+	return flags, values, nil
 }
 
 func takesValue(known []cli.Flag, name string) bool {
@@ -94,21 +106,26 @@ func helper(args []string) ([]string, error) {
 			name, _, _ := strings.Cut(opt, "=")
 			switch {
 			case opt == "" || slices.Contains(kernelOptions, name) || strings.HasPrefix(name, "x-") || name == "fsname" || name == "subtype":
-			case name == "allow_other":
-				out = append(out, "--allow-other")
-			default:
-				out = append(out, "--"+opt)
+			default: // allow_other is --allow-other; one that does not exist is cli's error
+				out = append(out, "--"+strings.ReplaceAll(name, "_", "-")+opt[len(name):])
 			}
 		}
 	}
 	if len(values) < 2 {
-		return nil, fmt.Errorf("a source and a mountpoint are needed")
+		return nil, fmt.Errorf("a source and a mountpoint are needed: btmount SOURCE MOUNTPOINT -o OPTIONS")
 	}
 	last := len(values) - 1
-	return append(append(out, values[last]), values[:last]...), nil
+	return append(append(out, "--", values[last]), values[:last]...), nil
 }
 
-// oneLine makes sure that an error is one line.
+// oneLine makes sure that an error is one line, and that nothing in it moves the
+// cursor.
 func oneLine(err error) string {
-	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, strings.Join(lines, "; "))
 }

@@ -1,12 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
 )
 
@@ -15,65 +16,67 @@ import (
 const readyVar = "BTMOUNT_READY_FD"
 
 // background starts this command again in a session of its own and returns when
-// that one is ready, or has failed.
-func background(ctx context.Context, stderr io.Writer) error {
+// that one is ready, or has failed. What the child says until then is passed on.
+func background(ctx context.Context, stdout, stderr io.Writer) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	r, w, err := os.Pipe()
+	said, saying, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	cmd := exec.Command(exe, os.Args[1:]...)
+	defer said.Close()
+	cmd := exec.Command(exe, os.Args[1:]...) // not of ctx: it stays
 	cmd.Env = append(os.Environ(), readyVar+"=3")
-	cmd.ExtraFiles = []*os.File{w}
-	var said strings.Builder
-	errR, errW, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer errR.Close()
-	cmd.Stderr = errW
-	cmd.Dir = "/"
+	cmd.ExtraFiles = []*os.File{saying}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if dir, err := os.Getwd(); err == nil {
-		cmd.Dir = dir // sources may be relative
+	complaints, err := cmd.StderrPipe()
+	if err == nil {
+		err = cmd.Start()
 	}
-	err = cmd.Start()
-	w.Close()
-	errW.Close()
+	saying.Close()
 	if err != nil {
 		return err
 	}
-	line := make([]byte, 16)
-	n, _ := r.Read(line) // ends when the child is ready or gone
-	if n > 0 {
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
+	defer stop()
+	_, _ = io.Copy(stderr, complaints) // ends when the child lets go of the terminal, or ends
+	line, _ := io.ReadAll(said)
+	if len(line) > 0 {
+		_, _ = stdout.Write(line)
 		return cmd.Process.Release()
 	}
-	_, _ = io.Copy(&said, errR)
-	fmt.Fprint(stderr, said.String())
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("the mount did not come up: %w", err)
-	}
-	return nil
+	return childError(ctx, cmd.Wait())
 }
 
-// announceReady tells a waiting parent, if there is one, and lets go of its terminal.
-func announceReady() {
+// childError ends the command like its child, which has said why.
+func childError(ctx context.Context, err error) error {
+	if e := (*exec.ExitError)(nil); errors.As(err, &e) && e.Exited() {
+		return saidError{e.ExitCode()}
+	}
+	if ctx.Err() != nil {
+		return errors.New("interrupted before the mount was ready; nothing is mounted")
+	}
+	return fmt.Errorf("the process in the background ended before the mount was ready (%v); try without --daemon", err)
+}
+
+// announceReady tells a waiting parent, if there is one, what to print, and lets go
+// of its terminal.
+func announceReady(line string) bool {
 	if os.Getenv(readyVar) == "" {
-		return
+		return false
 	}
 	os.Unsetenv(readyVar)
 	f := os.NewFile(3, "ready")
-	_, _ = f.WriteString("ready\n")
+	_, _ = io.Copy(f, bytes.NewBufferString(line))
 	f.Close()
-	// The parent's end of stderr is closed now: writing to it would kill us.
+	// The parent reads stderr until it closes; after that, writing to it would kill us.
 	if null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0); err == nil {
 		for fd := range 3 {
 			_ = syscall.Dup3(int(null.Fd()), fd, 0)
 		}
 		null.Close()
 	}
+	return true
 }

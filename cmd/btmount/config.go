@@ -7,150 +7,180 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/knadh/koanf/parsers/toml/v2"
 	"github.com/knadh/koanf/providers/rawbytes"
 	"github.com/knadh/koanf/v2"
+	gotoml "github.com/pelletier/go-toml/v2"
 	"github.com/urfave/cli/v2"
 )
 
-// env gives a flag its environment variable.
-func env(name string) []string {
-	return []string{"BTMOUNT_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))}
+// configFile is a config file whose keys are known to be flags.
+type configFile struct {
+	path string
+	text []byte
+	used map[string]bool // keys that set a flag
 }
 
-func stringFlag(name, value, usage string, aliases ...string) cli.Flag {
-	return &cli.StringFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name), Aliases: aliases}
-}
-
-func listFlag(name, usage string) cli.Flag {
-	return &cli.StringSliceFlag{Name: name, Usage: usage, EnvVars: env(name)}
-}
-
-func boolFlag(name, usage string) cli.Flag {
-	return &cli.BoolFlag{Name: name, Usage: usage, EnvVars: env(name)}
-}
-
-// commonFlags are those of every command that runs for long.
-func commonFlags() []cli.Flag {
-	return []cli.Flag{
-		stringFlag("config", "", "TOML `FILE` with the same names as the flags (default: btmount/config.toml in your XDG config folder)"),
-		stringFlag("log-level", "warn", "debug, info, warn or error"),
-		stringFlag("log-format", "text", "text or json"),
+// configPath returns the file to read, "" if there is none.
+func configPath(c *cli.Context) string {
+	if path := c.String("config"); path != "" {
+		return path
 	}
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return ""
+	}
+	path := filepath.Join(dir, "btmount", "config.toml")
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return ""
+	}
+	return path
 }
 
 // applyConfig sets every flag that neither the command line nor the environment has
 // set from the config file. A key that no command has is an error.
 func applyConfig(c *cli.Context) error {
-	path := c.String("config")
-	if path == "" {
-		dir, err := os.UserConfigDir()
-		if err != nil {
-			return nil
+	f := &configFile{path: configPath(c), used: map[string]bool{}}
+	if f.path == "" {
+		return nil
+	}
+	var err error
+	if f.text, err = os.ReadFile(f.path); err != nil {
+		return fmt.Errorf("config file %s: %w; name another with --config", f.path, bare(err))
+	}
+	k := koanf.New("\x00") // no nesting: a dot is part of a key
+	if err := k.Load(rawbytes.Provider(f.text), toml.Parser()); err != nil {
+		if de := (*gotoml.DecodeError)(nil); errors.As(err, &de) {
+			line, _ := de.Position()
+			return fmt.Errorf("config file %s: line %d: not TOML: %s", f.path, line, strings.TrimPrefix(de.Error(), "toml: "))
 		}
-		path = filepath.Join(dir, "btmount", "config.toml")
-		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-			return nil
+		return fmt.Errorf("config file %s: not TOML: %w", f.path, err)
+	}
+	keys := k.Keys()
+	slices.SortFunc(keys, func(a, b string) int { return f.line(a) - f.line(b) })
+	for _, key := range keys {
+		if err := f.apply(c, key, k.Get(key)); err != nil {
+			return fmt.Errorf("%s: %w", f.at(key), err)
 		}
 	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("config file %s: %w", path, bare(err))
+	c.App.Metadata = map[string]any{"config": f}
+	return nil
+}
+
+// apply sets one flag.
+func (f *configFile) apply(c *cli.Context, key string, value any) error {
+	flag := findFlag(c.Command.Flags, key)
+	for _, cmd := range c.App.Commands {
+		if flag == nil {
+			flag = findFlag(cmd.Flags, key)
+		}
 	}
-	k := koanf.New("\x00") // no nesting: dots are part of a key
-	if err := k.Load(rawbytes.Provider(text), toml.Parser()); err != nil {
-		return fmt.Errorf("config file %s: %w", path, err)
+	if flag == nil || key == "config" {
+		return fmt.Errorf("there is no such setting; the keys are the names of the flags: btmount %s --help", c.Command.Name)
 	}
-	for _, key := range k.Keys() {
-		if !anyFlag(c.App, key) {
-			return fmt.Errorf("config file %s: line %d: there is no setting %q", path, lineOf(text, key), key)
+	values, err := texts(flag, value)
+	if err != nil || findFlag(c.Command.Flags, key) == nil || c.IsSet(key) {
+		return err
+	}
+	for _, v := range values {
+		if err := c.Set(key, v); err != nil {
+			return err
 		}
-		if !hasFlag(c.Command.Flags, key) || c.IsSet(key) {
-			continue
+	}
+	f.used[key] = true
+	return nil
+}
+
+// texts makes what a flag takes of a TOML value, if it is of the right type.
+func texts(flag cli.Flag, value any) ([]string, error) {
+	list, isList := value.([]any)
+	switch flag.(type) {
+	case *cli.BoolFlag:
+		if b, ok := value.(bool); ok {
+			return []string{fmt.Sprint(b)}, nil
 		}
-		values := k.Strings(key)
-		if len(values) == 0 {
-			values = []string{k.String(key)}
+		return nil, errors.New("give true or false, without quotes")
+	case *cli.StringSliceFlag:
+		if !isList {
+			list = []any{value}
 		}
-		for _, v := range values {
-			if err := c.Set(key, v); err != nil {
-				return fmt.Errorf("config file %s: line %d: %s: %w", path, lineOf(text, key), key, err)
+		var out []string
+		for _, v := range list {
+			s, ok := v.(string)
+			if !ok {
+				return nil, errors.New(`give a list of texts, such as ["one", "two"]`)
 			}
+			out = append(out, s)
+		}
+		return out, nil
+	}
+	switch v := value.(type) {
+	case string:
+		return []string{v}, nil
+	case int64:
+		return []string{fmt.Sprint(v)}, nil
+	}
+	return nil, errors.New(`give one text in quotes, such as "10GiB", or a whole number`)
+}
+
+func findFlag(flags []cli.Flag, name string) cli.Flag {
+	for _, f := range flags {
+		if f.Names()[0] == name {
+			return f
 		}
 	}
 	return nil
 }
 
-func anyFlag(app *cli.App, name string) bool {
-	for _, cmd := range app.Commands {
-		if hasFlag(cmd.Flags, name) {
-			return true
+// line finds the line on which a key stands; of a table's key, the table's.
+func (f *configFile) line(key string) int {
+	key, _, table := strings.Cut(key, "\x00")
+	for i, line := range bytes.Split(f.text, []byte("\n")) {
+		name, _, ok := strings.Cut(strings.TrimSpace(string(line)), "=")
+		if table {
+			name, ok = strings.Trim(name, "[]"), true
 		}
-	}
-	return false
-}
-
-func hasFlag(flags []cli.Flag, name string) bool {
-	for _, f := range flags {
-		if f.Names()[0] == name {
-			return true
-		}
-	}
-	return false
-}
-
-// lineOf finds the line on which a key stands.
-func lineOf(text []byte, key string) int {
-	for i, line := range bytes.Split(text, []byte("\n")) {
-		name, _, ok := strings.Cut(string(line), "=")
-		if ok && strings.Trim(strings.TrimSpace(name), `"'`) == key {
+		name = strings.Trim(strings.TrimSpace(name), `"'`)
+		if ok && (name == key || table && strings.HasPrefix(name, key+".")) {
 			return i + 1
 		}
 	}
 	return 1
 }
 
+// at names a key for a message.
+func (f *configFile) at(key string) string {
+	shown, _, _ := strings.Cut(key, "\x00")
+	return fmt.Sprintf("config file %s: line %d: %s", f.path, f.line(key), shown)
+}
+
+// fromConfig tells where in the config file a flag was set, if it was there.
+func fromConfig(c *cli.Context, flag string) (at string, ok bool) {
+	f, ok := c.App.Metadata["config"].(*configFile)
+	if !ok || !f.used[flag] {
+		return "", false
+	}
+	return f.at(flag), true
+}
+
 // logger makes the logger that --log-level and --log-format ask for.
 func logger(c *cli.Context) (*slog.Logger, error) {
+	r := reader{c: c}
 	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
-		return nil, usage(fmt.Errorf("--log-level %q: give debug, info, warn or error", c.String("log-level")))
+	if v := c.String("log-level"); level.UnmarshalText([]byte(v)) != nil {
+		r.wrong("log-level", v, "give debug, info, warn or error")
 	}
 	o := &slog.HandlerOptions{Level: level}
-	switch c.String("log-format") {
+	var h slog.Handler = slog.NewTextHandler(c.App.ErrWriter, o)
+	switch v := c.String("log-format"); v {
 	case "text":
-		return slog.New(slog.NewTextHandler(c.App.ErrWriter, o)), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(c.App.ErrWriter, o)), nil
+		h = slog.NewJSONHandler(c.App.ErrWriter, o)
+	default:
+		r.wrong("log-format", v, "give text or json")
 	}
-	return nil, usage(fmt.Errorf("--log-format %q: give text or json", c.String("log-format")))
-}
-
-// stateDir and cacheDir are the defaults of the XDG base directories; a user
-// without a home gets the system's.
-func stateDir() string {
-	if d := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(d) {
-		return filepath.Join(d, "btmount")
-	}
-	if home, err := os.UserHomeDir(); err == nil {
-		return filepath.Join(home, ".local", "state", "btmount")
-	}
-	return "/var/lib/btmount"
-}
-
-func cacheDir() string {
-	if d, err := os.UserCacheDir(); err == nil {
-		return filepath.Join(d, "btmount")
-	}
-	return "/var/cache/btmount"
-}
-
-// bare drops the path that an error repeats.
-func bare(err error) error {
-	if pe := (*os.PathError)(nil); errors.As(err, &pe) {
-		return pe.Err
-	}
-	return err
+	return slog.New(h), r.err
 }

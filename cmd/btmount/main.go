@@ -17,6 +17,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
+	"runtime"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -40,10 +42,24 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		err = app.RunContext(ctx, args)
 	}
+	return report(err, stderr)
+}
+
+// report prints an error, unless that is done already, and returns the exit code.
+func report(err error, stderr io.Writer) int {
+	if several := (severalErrors)(nil); errors.As(err, &several) {
+		code := 0
+		for _, err := range several {
+			code = max(code, report(err, stderr))
+		}
+		return code
+	}
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(stderr, "btmount:", oneLine(err))
+	if said := (saidError{}); !errors.As(err, &said) {
+		fmt.Fprintln(stderr, "btmount:", oneLine(err))
+	}
 	if code := cli.ExitCoder(nil); errors.As(err, &code) {
 		return code.ExitCode()
 	}
@@ -51,23 +67,35 @@ func run(args []string, stdout, stderr io.Writer) int {
 }
 
 func newApp(stdout, stderr io.Writer) *cli.App {
-	return &cli.App{
+	app := &cli.App{
 		Name:      "btmount",
 		Usage:     "mount torrents as a filesystem: ls and cp work at once, bytes come on demand",
 		Version:   version,
 		Writer:    stdout,
 		ErrWriter: stderr,
-		Commands:  []*cli.Command{mountCommand(), unmountCommand(), seedCommand(), demoCommand()},
-		Suggest:   true,
+		Commands:  []*cli.Command{mountCommand(), unmountCommand(), seedCommand(), demoCommand(), versionCommand()},
 		// Errors are printed by run, once.
-		ExitErrHandler:         func(*cli.Context, error) {},
-		OnUsageError:           func(_ *cli.Context, err error, _ bool) error { return usage(err) },
-		UseShortOptionHandling: false,
-		HideHelpCommand:        true,
-		Description: `btmount MOUNTPOINT shows torrents/NAME for every torrent that you name, with its
-files at their full size. What is read is fetched, verified and kept in a cache
-of bounded size; nothing else is fetched. .btmount/status.json in the mount tells
-how every torrent is.`,
+		ExitErrHandler:            func(*cli.Context, error) {},
+		HideHelpCommand:           true,
+		DisableSliceFlagSeparator: true, // a tracker's URL may hold commas
+		CustomAppHelpTemplate:     appHelp,
+	}
+	app.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return badFlag(err, "btmount") }
+	for _, cmd := range app.Commands {
+		cmd.CustomHelpTemplate = commandHelp
+		cmd.HideHelpCommand = true
+		cmd.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return badFlag(err, "btmount "+cmd.Name) }
+	}
+	return app
+}
+
+func versionCommand() *cli.Command {
+	return &cli.Command{
+		Name: "version", Usage: "print the version",
+		Action: func(c *cli.Context) error {
+			fmt.Fprintf(c.App.Writer, "btmount %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return nil
+		},
 	}
 }
 
@@ -77,3 +105,32 @@ type usageError struct{ error }
 func (usageError) ExitCode() int { return 2 }
 
 func usage(err error) error { return usageError{err} }
+
+// saidError ends the process without a word: it is all said.
+type saidError struct{ code int }
+
+func (e saidError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+func (e saidError) ExitCode() int { return e.code }
+
+// severalErrors are printed one per line.
+type severalErrors []error
+
+func (e severalErrors) Error() string { return errors.Join(e...).Error() }
+
+// What packages flag and cli say of a command line, and what we make of it.
+var flagErrors = []struct {
+	theirs *regexp.Regexp
+	ours   string
+}{
+	{regexp.MustCompile(`^flag provided but not defined: -(.*)$`), "--$1: there is no such flag"},
+	{regexp.MustCompile(`^invalid boolean value (".*") for -(\S+): parse error$`), "--$2 $1: give true or false"},
+	{regexp.MustCompile(`^could not parse (".*") as bool value from environment variable "(.*)" for flag .*$`), "$2 $1: give true or false"},
+}
+
+func badFlag(err error, command string) error {
+	text := err.Error()
+	for _, e := range flagErrors {
+		text = e.theirs.ReplaceAllString(text, e.ours)
+	}
+	return usage(fmt.Errorf("%s; see %s --help", text, command))
+}

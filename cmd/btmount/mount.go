@@ -4,17 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
 
 	"github.com/btmount/btmount/cmd/daemon"
+	"github.com/btmount/btmount/fs"
 )
 
 func mountCommand() *cli.Command {
@@ -32,79 +30,9 @@ also stand last, if the first argument is no directory).
 A source that cannot be used is named in one line and the others are mounted; the exit
 code is not 0 only if nothing could be mounted, or with --strict. Reading is what
 fetches: ls, stat and find never wait for the network.`,
-		Flags:  append(mountFlags(), commonFlags()...),
+		Flags:  mountFlags(),
 		Action: mount,
 	}
-}
-
-func swarmFlags(listen string) []cli.Flag {
-	return []cli.Flag{
-		stringFlag("listen", listen, "`HOST:PORT` for peers (TCP) and the DHT (UDP); port 0 takes any"),
-		listFlag("peer", "`HOST:PORT` of a peer to ask, for every torrent; may be repeated"),
-		listFlag("tracker", "`URL` of a tracker to ask, for every torrent; may be repeated"),
-		boolFlag("no-dht", "do not use the DHT"),
-		listFlag("dht-bootstrap", "`HOST:PORT` of a DHT node to start from, instead of the well-known ones; may be repeated"),
-		stringFlag("up-limit", "", "most `BYTES` per second sent to peers, such as 500KB; none by default"),
-		stringFlag("down-limit", "", "most `BYTES` per second taken from peers; none by default"),
-		&cli.IntFlag{Name: "max-peers", Value: 60, Usage: "most connections of one torrent", EnvVars: env("max-peers")},
-		stringFlag("state-dir", stateDir(), "`FOLDER` for metadata of magnets and known nodes"),
-	}
-}
-
-func mountFlags() []cli.Flag {
-	return append([]cli.Flag{
-		stringFlag("cache-dir", cacheDir(), "`FOLDER` for what was read; must not lie in the mount", "cache"),
-		stringFlag("cache-size", "10GiB", "most `BYTES` of it, as real blocks on disk"),
-		&cli.DurationFlag{Name: "read-timeout", Value: time.Minute, Usage: "a read that gets no data for so long fails with ETIMEDOUT", EnvVars: env("read-timeout")},
-		boolFlag("no-upload", "never send a byte of content to peers"),
-		boolFlag("allow-other", "let other users read the mount"),
-		boolFlag("strict", "a source that cannot be used is fatal"),
-		boolFlag("daemon", "go to the background once the mount is ready"),
-	}, swarmFlags("0.0.0.0:0")...)
-}
-
-// daemonConfig reads what swarmFlags and mountFlags set.
-func daemonConfig(c *cli.Context) (cfg daemon.Config, err error) {
-	cfg = daemon.Config{
-		Version: version, AllowOther: c.Bool("allow-other"), ReadTimeout: c.Duration("read-timeout"),
-		Listen: c.String("listen"), Trackers: c.StringSlice("tracker"), NoDHT: c.Bool("no-dht"),
-		DHTBootstrap: c.StringSlice("dht-bootstrap"), NoUpload: c.Bool("no-upload"), MaxPeers: c.Int("max-peers"),
-	}
-	if cfg.MaxPeers < 1 {
-		return cfg, usage(fmt.Errorf("--max-peers %d: give at least 1", cfg.MaxPeers))
-	}
-	if cfg.Logger, err = logger(c); err != nil {
-		return cfg, err
-	}
-	if c.IsSet("read-timeout") && cfg.ReadTimeout <= 0 {
-		return cfg, usage(errors.New("--read-timeout: give a time above 0, such as 30s"))
-	}
-	for _, p := range c.StringSlice("peer") {
-		a, err := netip.ParseAddrPort(p)
-		if err != nil || a.Port() == 0 {
-			return cfg, usage(fmt.Errorf("--peer %q: give an address and a port, such as 192.0.2.7:6881", p))
-		}
-		cfg.Peers = append(cfg.Peers, a)
-	}
-	for _, f := range []struct {
-		name string
-		to   *int64
-	}{{"cache-size", &cfg.CacheSize}, {"up-limit", &cfg.UpLimit}, {"down-limit", &cfg.DownLimit}} {
-		if v := c.String(f.name); v != "" {
-			n, err := humanize.ParseBytes(v)
-			if err != nil || n == 0 || n > 1<<60 {
-				return cfg, usage(fmt.Errorf("--%s %q: give a size such as 500MB or 10GiB", f.name, v))
-			}
-			*f.to = int64(n)
-		}
-	}
-	if cfg.StateDir, err = filepath.Abs(c.String("state-dir")); err != nil {
-		return cfg, err
-	}
-	if dir := c.String("cache-dir"); dir != "" {
-		cfg.CacheDir, err = filepath.Abs(dir)
-	}
-	return cfg, err
 }
 
 func mount(c *cli.Context) error {
@@ -115,40 +43,73 @@ func mount(c *cli.Context) error {
 	if err != nil {
 		return usage(err)
 	}
-	if c.Bool("daemon") && os.Getenv(readyVar) == "" {
-		return background(c.Context, c.App.ErrWriter)
-	}
-	cfg, err := daemonConfig(c)
-	if err != nil {
-		return err
+	r := reader{c: c}
+	cfg := r.mountConfig()
+	if r.err != nil {
+		return r.err
 	}
 	if cfg.Mountpoint, err = filepath.Abs(point); err != nil {
 		return err
 	}
+	if err := free(c.Context, cfg.Mountpoint); err != nil {
+		return err
+	}
+	if c.Bool("daemon") && os.Getenv(readyVar) == "" {
+		return background(c.Context, c.App.Writer, c.App.ErrWriter)
+	}
+	return serve(c, cfg, sources)
+}
+
+// free looks at the mountpoint before anything else is opened: a second mount on it
+// should hear that, and not that the cache is in use. All the rest is checked by fs.
+func free(ctx context.Context, point string) error {
+	ours, err := fs.Mounted(point)
+	if err != nil {
+		return err
+	}
+	if ours && daemonOf(ctx, point) != 0 {
+		return fmt.Errorf("%s: a running btmount is mounted there already; use that one, or end it: btmount unmount %s", point, point)
+	}
+	return nil
+}
+
+// serve runs the mount until ctx ends.
+func serve(c *cli.Context, cfg daemon.Config, sources []string) error {
 	d, err := daemon.New(cfg)
 	if err != nil {
 		return err
 	}
 	added, bad := addAll(c.Context, d, sources)
-	for _, err := range bad {
-		fmt.Fprintln(c.App.ErrWriter, "btmount:", oneLine(err))
-	}
-	if added == 0 || c.Bool("strict") && len(bad) > 0 {
+	if err := verdict(added, bad, c.Bool("strict")); err != nil {
 		d.Close()
-		if added == 0 {
-			return errors.New("nothing to mount")
-		}
-		return fmt.Errorf("%d sources cannot be used, and --strict is set", len(bad))
+		return err
 	}
 	if err := d.Mount(); err != nil {
 		d.Close()
 		return err
+	}
+	for _, err := range bad {
+		fmt.Fprintln(c.App.ErrWriter, "btmount:", oneLine(err))
 	}
 	ready(c, d, cfg, len(bad))
 	ctx, stop := context.WithCancel(c.Context)
 	defer stop()
 	defer progress(ctx, c.App.ErrWriter, d)()
 	return d.Run(ctx)
+}
+
+// verdict returns the error to end with, if sources could not be used. Each of them
+// is one line.
+func verdict(added int, bad []error, strict bool) error {
+	switch {
+	case added == 0:
+		return severalErrors(bad)
+	case strict && len(bad) > 0:
+		last := len(bad) - 1
+		bad[last] = fmt.Errorf("%w (nothing is mounted because of --strict)", bad[last])
+		return severalErrors(bad)
+	}
+	return nil
 }
 
 func addAll(ctx context.Context, d *daemon.Daemon, sources []string) (added int, bad []error) {
@@ -170,8 +131,10 @@ func ready(c *cli.Context, d *daemon.Daemon, cfg daemon.Config, bad int) {
 	if bad > 0 {
 		line += fmt.Sprintf(", %s left out", count(bad, "source"))
 	}
-	fmt.Fprintf(c.App.Writer, "%s; peers reach us at %s; Ctrl-C unmounts\n", line, d.Addr())
-	announceReady()
+	line += fmt.Sprintf("; peers reach us at %s; ", d.Addr())
+	if !announceReady(line + "btmount unmount ends it\n") {
+		fmt.Fprintln(c.App.Writer, line+"Ctrl-C unmounts")
+	}
 }
 
 func count(n int, what string) string {
@@ -184,18 +147,19 @@ func count(n int, what string) string {
 var infoHash = regexp.MustCompile(`^[0-9a-fA-F]{40}$`)
 
 // splitArgs tells the mountpoint from the sources: it is the first argument, or the
-// last one if the first can only be a source.
+// last one if only the first can be a source.
 func splitArgs(args []string) (point string, sources []string, err error) {
 	if len(args) < 2 {
 		return "", nil, errors.New("a mountpoint and a source are needed: btmount mount MOUNTPOINT SOURCE...")
 	}
-	first, last := args[0], args[len(args)-1]
-	if isSource(first) && isDir(last) {
-		return last, args[:len(args)-1], nil
+	last := len(args) - 1
+	if isSource(args[0]) && !isSource(args[last]) {
+		return args[last], args[:last], nil
 	}
-	return first, args[1:], nil
+	return args[0], args[1:], nil
 }
 
+// isSource reports whether s can be nothing but a source; a folder may be either.
 func isSource(s string) bool {
 	low := strings.ToLower(s)
 	if strings.HasPrefix(low, "magnet:") || strings.HasPrefix(low, "http://") || strings.HasPrefix(low, "https://") {
@@ -203,9 +167,4 @@ func isSource(s string) bool {
 	}
 	st, err := os.Stat(s)
 	return err == nil && st.Mode().IsRegular() || err != nil && infoHash.MatchString(s)
-}
-
-func isDir(s string) bool {
-	st, err := os.Stat(s)
-	return err == nil && st.IsDir()
 }

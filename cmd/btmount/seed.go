@@ -24,14 +24,17 @@ func seedCommand() *cli.Command {
 		ArgsUsage: "PATH",
 		Description: `The .torrent is written to the current folder as NAME.torrent. Seeding the same
 unchanged PATH again uses it again.`,
-		Flags: append(append([]cli.Flag{
-			boolFlag("hybrid", "make a torrent for BitTorrent v1 and v2 (BEP 52)"),
-			boolFlag("private", "only peers from its trackers (BEP 27)"),
-			boolFlag("force", "replace a .torrent of other content"),
-			stringFlag("out", "", "`FILE` to write the .torrent to"),
-			stringFlag("piece-length", "", "`BYTES` of a piece, a power of two from 16KiB to 64MiB; chosen by size if not given"),
-			stringFlag("comment", "", "`TEXT` to put in"),
-		}, swarmFlags("0.0.0.0:0")...), commonFlags()...),
+		Flags: join(
+			under("Torrent",
+				stringFlag("out", "", "`FILE` to write the .torrent to; NAME.torrent in the current folder if not given"),
+				boolFlag("force", "replace a .torrent of other content"),
+				boolFlag("hybrid", "make a torrent for BitTorrent v1 and v2 (BEP 52)"),
+				boolFlag("private", "peers come from its trackers only (BEP 27)"),
+				stringFlag("piece-length", "", "`BYTES` of a piece, a power of two from 16KiB to 64MiB; chosen by size if not given"),
+				stringFlag("comment", "", "`TEXT` to put in"),
+			),
+			swarmFlags(), under("Disk", stateFlag()), settingFlags(),
+		),
 		Action: seed,
 	}
 }
@@ -47,15 +50,20 @@ func seed(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	cfg, err := daemonConfig(c)
-	if err != nil {
-		return err
+	r := reader{c: c}
+	cfg := r.swarmConfig()
+	pieceLength := r.pieceLength()
+	if r.err != nil {
+		return r.err
+	}
+	if _, err := os.Stat(path); err != nil {
+		return fmt.Errorf("%s: %w; give a file or folder of yours", path, bare(err))
 	}
 	out := c.String("out")
 	if out == "" {
 		out = filepath.Base(path) + ".torrent"
 	}
-	meta, err := makeMeta(c, path)
+	meta, err := makeMeta(c, path, pieceLength, cfg.Trackers)
 	if err != nil {
 		return err
 	}
@@ -72,21 +80,28 @@ func seed(c *cli.Context) error {
 	return s.Run(c.Context)
 }
 
+// pieceLength reads --piece-length; 0 if it is not given.
+func (r *reader) pieceLength() int64 {
+	v := r.c.String("piece-length")
+	if v == "" {
+		return 0
+	}
+	n, err := humanize.ParseBytes(v)
+	if err != nil || n < 16<<10 || n > 64<<20 || n&(n-1) != 0 {
+		r.wrong("piece-length", v, "give a power of two from 16KiB to 64MiB")
+	}
+	return int64(n)
+}
+
 // makeMeta hashes path, with a bar on a terminal.
-func makeMeta(c *cli.Context, path string) (*metainfo.Meta, error) {
+func makeMeta(c *cli.Context, path string, pieceLength int64, trackers []string) (*metainfo.Meta, error) {
 	mc := metainfo.MakeConfig{
 		Hybrid: c.Bool("hybrid"), Private: c.Bool("private"), Comment: c.String("comment"),
 		CreatedBy: "btmount " + version, Created: time.Now().Truncate(time.Second),
+		PieceLength: pieceLength,
 	}
-	for _, t := range c.StringSlice("tracker") {
+	for _, t := range trackers {
 		mc.Trackers = append(mc.Trackers, []string{t})
-	}
-	if v := c.String("piece-length"); v != "" {
-		n, err := humanize.ParseBytes(v)
-		if err != nil || n < 16<<10 || n > 64<<20 || n&(n-1) != 0 {
-			return nil, usage(fmt.Errorf("--piece-length %q: give a power of two from 16KiB to 64MiB", v))
-		}
-		mc.PieceLength = int64(n)
 	}
 	if terminal(c.App.ErrWriter) {
 		bars := mpb.New(mpb.WithOutput(c.App.ErrWriter))

@@ -22,14 +22,20 @@ func unmountCommand() *cli.Command {
 		Name: "unmount", Aliases: []string{"umount"},
 		Usage:     "end a mount, whoever reads from it, within 5 seconds",
 		ArgsUsage: "MOUNTPOINT...",
-		Flags:     []cli.Flag{stringFlag("state-dir", stateDir(), "`FOLDER` of the mount's state")},
+		Description: `Programs that read from the mount get an error, and the directory is free again. It
+works as well when the process that served the mount was killed or hangs.`,
 		Action: func(c *cli.Context) error {
 			if c.NArg() == 0 {
 				return usage(errors.New("a mountpoint is needed: btmount unmount MOUNTPOINT"))
 			}
-			var errs error
+			var errs severalErrors
 			for _, p := range c.Args().Slice() {
-				errs = errors.Join(errs, unmount(c.Context, p))
+				if err := unmount(c.Context, p); err != nil {
+					errs = append(errs, err)
+				}
+			}
+			if errs == nil {
+				return nil
 			}
 			return errs
 		},
@@ -45,12 +51,11 @@ func unmount(ctx context.Context, point string) error {
 	if err != nil {
 		return err
 	}
-	ours, err := fs.Mounted(point)
-	if err != nil {
+	if ours, err := fs.Mounted(point); err != nil || !ours {
+		if err == nil || absent(ctx, point) {
+			err = fmt.Errorf("%s: no btmount is mounted there; see what is mounted: findmnt -t fuse.btmount", point)
+		}
 		return err
-	}
-	if !ours {
-		return fmt.Errorf("%s: no btmount is mounted there", point)
 	}
 	ctx, cancel := context.WithTimeout(ctx, unmountWait)
 	defer cancel()
@@ -76,6 +81,24 @@ func unmount(ctx context.Context, point string) error {
 			return fs.Detach(context.WithoutCancel(ctx), point)
 		case <-time.After(20 * time.Millisecond):
 		}
+	}
+}
+
+// absent reports whether there is nothing at all at a path. It does not wait for a
+// filesystem that hangs.
+func absent(ctx context.Context, path string) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	answer := make(chan bool, 1)
+	go func() { // a hung filesystem keeps it, for the rest of this short process
+		_, err := os.Lstat(path)
+		answer <- errors.Is(err, os.ErrNotExist)
+	}()
+	select {
+	case none := <-answer:
+		return none
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -83,14 +83,14 @@ func New(cfg Config) (_ *Daemon, err error) {
 			d.Close()
 		}
 	}()
-	if err := os.MkdirAll(filepath.Join(cfg.StateDir, "torrents"), 0o700); err != nil {
-		return nil, fmt.Errorf("state folder %s: %w; choose another with --state-dir", cfg.StateDir, bare(err))
-	}
 	if err := outside(cfg.Mountpoint, cfg.CacheDir, "cache folder", "--cache-dir"); err != nil {
 		return nil, err
 	}
 	if err := outside(cfg.Mountpoint, cfg.StateDir, "state folder", "--state-dir"); err != nil {
 		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Join(cfg.StateDir, "torrents"), 0o700); err != nil {
+		return nil, fmt.Errorf("state folder %s: %w; choose another with --state-dir", cfg.StateDir, bare(err))
 	}
 	if d.cache, err = cache.Open(cache.Config{Dir: cfg.CacheDir, Limit: cfg.CacheSize, Logger: cfg.Logger}); err != nil {
 		return nil, err
@@ -120,7 +120,14 @@ func (d *Daemon) openDHT() (err error) {
 	d.dht, err = discovery.NewDHT(discovery.DHTConfig{
 		Listen: d.cfg.Listen, Bootstrap: nodes, NodesFile: filepath.Join(d.cfg.StateDir, "dht.nodes"), Logger: d.log,
 	})
-	return err
+	return dhtError(err)
+}
+
+func dhtError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w; choose another with --listen (port 0 takes any), or --no-dht", err)
 }
 
 // outside refuses folders below the mountpoint: the daemon would wait for itself.
@@ -300,7 +307,7 @@ func (d *Daemon) addOne(f found) error {
 	return nil
 }
 
-var errV2Only = errors.New("a v2-only torrent (BEP 52): its metadata is fine, but this version mounts v1 and hybrid torrents only")
+var errV2Only = errors.New("a v2-only torrent (BEP 52): its metadata is fine, but this version mounts v1 and hybrid torrents only; get one of these")
 
 func infoOf(m *metainfo.Meta) *metainfo.Info {
 	if m == nil {

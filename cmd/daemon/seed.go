@@ -45,7 +45,7 @@ func NewSeed(cfg Config, meta *metainfo.Meta, path string) (_ *Seed, err error) 
 		if s.dht, err = discovery.NewDHT(discovery.DHTConfig{
 			Listen: cfg.Listen, Bootstrap: nodes, NodesFile: filepath.Join(cfg.StateDir, "dht.nodes"), Logger: cfg.Logger,
 		}); err != nil {
-			return nil, err
+			return nil, dhtError(err)
 		}
 	}
 	s.client, err = swarm.NewClient(swarm.Config{

@@ -92,7 +92,7 @@ func shorten(s string) string {
 func fromMagnet(s string) (found, error) {
 	m, err := metainfo.ParseMagnet(s)
 	if err != nil {
-		return found{}, err
+		return found{}, fmt.Errorf("%w; check that the link is whole, and quote it in a shell", err)
 	}
 	if !m.HasV1 {
 		return found{}, errV2Only
@@ -122,7 +122,7 @@ func parse(r io.Reader) (found, error) {
 	}
 	m, err := metainfo.Parse(b)
 	if err != nil {
-		return found{}, err
+		return found{}, fmt.Errorf("%w; get another copy of the .torrent", err)
 	}
 	return found{meta: m, hash: m.Info.Hash, name: m.Info.Name}, nil
 }
@@ -137,7 +137,7 @@ func fromFolder(dir string) (out []found, errs []error) {
 		return !strings.EqualFold(filepath.Ext(e.Name()), ".torrent") || e.IsDir()
 	})
 	if len(list) == 0 {
-		return nil, []error{fmt.Errorf("%s: no .torrent file in this folder", shorten(dir))}
+		return nil, []error{fmt.Errorf("%s: no .torrent file in this folder; name one that has some", shorten(dir))}
 	}
 	for _, e := range list {
 		path := filepath.Join(dir, e.Name())
@@ -166,7 +166,7 @@ func fromURL(ctx context.Context, source string) (found, error) {
 	}
 	client := http.Client{CheckRedirect: func(_ *http.Request, via []*http.Request) error {
 		if len(via) > 5 {
-			return errors.New("too many redirects")
+			return errors.New("too many redirects; check the address")
 		}
 		return nil
 	}}
@@ -192,7 +192,7 @@ func netCause(err error) error {
 		err = ue.Err
 	}
 	if op := (*net.OpError)(nil); errors.As(err, &op) {
-		return fmt.Errorf("cannot connect: %w", op.Err)
+		return fmt.Errorf("cannot connect: %w; check the address", op.Err)
 	}
 	return err
 }

@@ -1,0 +1,285 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/urfave/cli/v2"
+
+	"github.com/btmount/btmount/cmd/daemon"
+)
+
+// Every flag is a string, a list of strings or a bool, and its text is checked here
+// and not by cli: so an error can name where the value came from (command line,
+// environment, config file), the reason and what to give instead.
+
+// envName is the environment variable of a flag.
+func envName(flag string) string {
+	return "BTMOUNT_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// env gives a flag its environment variable. One that is empty counts as not set.
+func env(flag string) []string {
+	if os.Getenv(envName(flag)) == "" {
+		return nil
+	}
+	return []string{envName(flag)}
+}
+
+func stringFlag(name, value, usage string, aliases ...string) cli.Flag {
+	return &cli.StringFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name), Aliases: aliases}
+}
+
+func listFlag(name, usage string) cli.Flag {
+	return &cli.StringSliceFlag{Name: name, Usage: usage + "; may be repeated", EnvVars: env(name)}
+}
+
+func boolFlag(name, usage string) cli.Flag {
+	return &cli.BoolFlag{Name: name, Usage: usage, EnvVars: env(name)}
+}
+
+// under puts flags below a heading of the help.
+func under(heading string, flags ...cli.Flag) []cli.Flag {
+	for _, f := range flags {
+		switch f := f.(type) {
+		case *cli.StringFlag:
+			f.Category = heading
+		case *cli.StringSliceFlag:
+			f.Category = heading
+		case *cli.BoolFlag:
+			f.Category = heading
+		}
+	}
+	return flags
+}
+
+// join makes one list of several.
+func join(lists ...[]cli.Flag) (out []cli.Flag) {
+	for _, l := range lists {
+		out = append(out, l...)
+	}
+	return out
+}
+
+// settingFlags are those of every command that runs for long.
+func settingFlags() []cli.Flag {
+	return under("Settings and log",
+		stringFlag("config", "", "TOML `FILE` with the names of the flags as keys; without this flag btmount/config.toml in $XDG_CONFIG_HOME or ~/.config is read, if it is there"),
+		stringFlag("log-level", "warn", "least `LEVEL` that is logged: debug, info, warn or error"),
+		stringFlag("log-format", "text", "`FORMAT` of the log on stderr: text or json"),
+	)
+}
+
+func swarmFlags() []cli.Flag {
+	return under("Peers",
+		stringFlag("listen", "0.0.0.0:0", "`HOST:PORT` for peers (TCP) and the DHT (UDP); port 0 takes any"),
+		listFlag("peer", "`HOST:PORT` of a peer to ask, for every torrent"),
+		listFlag("tracker", "`URL` of a tracker to ask, for every torrent"),
+		boolFlag("no-dht", "do not use the DHT"),
+		listFlag("dht-bootstrap", "`HOST:PORT` of a DHT node to start from instead of the well-known ones"),
+		stringFlag("up-limit", "", "most `BYTES` per second sent to peers, such as 500KB; no limit if not given"),
+		stringFlag("down-limit", "", "most `BYTES` per second taken from peers; no limit if not given"),
+		stringFlag("max-peers", "60", "most connections of one torrent, a `NUMBER`"),
+	)
+}
+
+func stateFlag() cli.Flag {
+	return stringFlag("state-dir", stateDir(), "`FOLDER` for what must outlive the cache: metadata of magnets, known DHT nodes")
+}
+
+func mountFlags() []cli.Flag {
+	return join(
+		under("Mount",
+			stringFlag("read-timeout", "60s", "a read that gets no data for this `TIME` fails with ETIMEDOUT"),
+			boolFlag("allow-other", "let other users read the mount"),
+			boolFlag("strict", "mount nothing if one of the sources cannot be used"),
+			boolFlag("daemon", "go to the background once the mount is ready"),
+		),
+		under("Disk",
+			stringFlag("cache-dir", cacheDir(), "`FOLDER` for what was read; must not lie in the mount", "cache"),
+			stringFlag("cache-size", "10GiB", "most `BYTES` of it, counted as real blocks on disk"),
+			stateFlag(),
+		),
+		append(swarmFlags(), under("Peers", boolFlag("no-upload", "never send a byte of content to peers"))...),
+		settingFlags(),
+	)
+}
+
+// reader reads the values of flags; its first error stays.
+type reader struct {
+	c   *cli.Context
+	err error
+}
+
+// wrong notes that the value of a flag is not good. It names the flag as the user
+// gave it.
+func (r *reader) wrong(flag, value, advice string) {
+	if r.err != nil {
+		return
+	}
+	from := "--" + flag
+	if line, ok := fromConfig(r.c, flag); ok {
+		from = line
+	} else if v := os.Getenv(envName(flag)); v != "" && strings.Contains(v, value) {
+		from = envName(flag)
+	}
+	r.err = usage(fmt.Errorf("%s %s: %s", from, strconv.Quote(value), advice))
+}
+
+// size reads a number of bytes; "" is 0, which means no limit.
+func (r *reader) size(flag string) int64 {
+	v := r.c.String(flag)
+	if v == "" && !r.c.IsSet(flag) {
+		return 0
+	}
+	n, err := humanize.ParseBytes(v)
+	if err != nil || n == 0 || n > 1<<60 {
+		r.wrong(flag, v, "give a size above 0, such as 500MB or 10GiB")
+	}
+	return int64(n)
+}
+
+func (r *reader) folder(flag string) string {
+	v := r.c.String(flag)
+	if v == "" {
+		r.wrong(flag, v, "give a folder")
+		return ""
+	}
+	abs, err := filepath.Abs(v)
+	if err != nil {
+		r.wrong(flag, v, err.Error()+"; give an absolute path")
+	}
+	return abs
+}
+
+func (r *reader) number(flag string, most int) int {
+	v := r.c.String(flag)
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 || n > most {
+		r.wrong(flag, v, fmt.Sprintf("give a number from 1 to %d", most))
+	}
+	return n
+}
+
+func (r *reader) time(flag string) time.Duration {
+	v := r.c.String(flag)
+	d, err := time.ParseDuration(v)
+	if err != nil || d <= 0 {
+		r.wrong(flag, v, "give a time above 0, such as 30s or 2m")
+	}
+	return d
+}
+
+// list reads a flag that may be repeated. In the environment, spaces separate.
+func (r *reader) list(flag string) (out []string) {
+	for _, v := range r.c.StringSlice(flag) {
+		if strings.TrimSpace(v) == "" {
+			r.wrong(flag, v, "give a value")
+		}
+		out = append(out, strings.Fields(v)...)
+	}
+	return out
+}
+
+// hostPorts reads a list of HOST:PORT.
+func (r *reader) hostPorts(flag string) []string {
+	all := r.list(flag)
+	for _, v := range all {
+		host, port, err := net.SplitHostPort(v)
+		n, err2 := strconv.ParseUint(port, 10, 16)
+		if err != nil || err2 != nil || host == "" || n == 0 {
+			r.wrong(flag, v, "give an address and a port, such as 192.0.2.7:6881")
+		}
+	}
+	return all
+}
+
+// peers reads --peer; names are looked up once.
+func (r *reader) peers() (out []netip.AddrPort) {
+	for _, v := range r.hostPorts("peer") {
+		if r.err != nil {
+			return nil
+		}
+		host, port, _ := net.SplitHostPort(v)
+		n, _ := strconv.ParseUint(port, 10, 16)
+		ips, err := net.DefaultResolver.LookupNetIP(r.c.Context, "ip", host)
+		if err != nil || len(ips) == 0 {
+			r.wrong("peer", v, "this name has no address; give an address and a port, such as 192.0.2.7:6881")
+			return nil
+		}
+		out = append(out, netip.AddrPortFrom(ips[0].Unmap(), uint16(n)))
+	}
+	return out
+}
+
+func (r *reader) trackers() []string {
+	all := r.list("tracker")
+	for _, v := range all {
+		u, err := url.Parse(v)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "udp" {
+			r.wrong("tracker", v, "give the address of a tracker, such as udp://tracker.example:6969/announce (http, https or udp)")
+		}
+	}
+	return all
+}
+
+// swarmConfig reads what every command that meets peers has.
+func (r *reader) swarmConfig() daemon.Config {
+	cfg := daemon.Config{
+		Version: version, Listen: r.c.String("listen"), Trackers: r.trackers(), Peers: r.peers(),
+		NoDHT: r.c.Bool("no-dht"), DHTBootstrap: r.hostPorts("dht-bootstrap"), MaxPeers: r.number("max-peers", 10000),
+		UpLimit: r.size("up-limit"), DownLimit: r.size("down-limit"), StateDir: r.folder("state-dir"),
+	}
+	if _, port, err := net.SplitHostPort(cfg.Listen); err != nil || port == "" {
+		r.wrong("listen", cfg.Listen, "give an address and a port, such as 0.0.0.0:6881; port 0 takes any")
+	}
+	if r.err == nil {
+		cfg.Logger, r.err = logger(r.c)
+	}
+	return cfg
+}
+
+// mountConfig reads what the mount command has besides.
+func (r *reader) mountConfig() daemon.Config {
+	cfg := r.swarmConfig()
+	cfg.AllowOther, cfg.NoUpload = r.c.Bool("allow-other"), r.c.Bool("no-upload")
+	cfg.ReadTimeout = r.time("read-timeout")
+	cfg.CacheDir, cfg.CacheSize = r.folder("cache-dir"), r.size("cache-size")
+	return cfg
+}
+
+// stateDir and cacheDir are the defaults of the XDG base directories; a user
+// without a home gets the system's.
+func stateDir() string {
+	if d := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(d) {
+		return filepath.Join(d, "btmount")
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		return filepath.Join(home, ".local", "state", "btmount")
+	}
+	return "/var/lib/btmount"
+}
+
+func cacheDir() string {
+	if d, err := os.UserCacheDir(); err == nil {
+		return filepath.Join(d, "btmount")
+	}
+	return "/var/cache/btmount"
+}
+
+// bare drops the path that an error repeats.
+func bare(err error) error {
+	if pe := (*os.PathError)(nil); errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
