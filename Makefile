@@ -1,0 +1,43 @@
+# btmount. What needs explaining stands in README.md and CONTRIBUTING.md.
+GO ?= go
+VERSION ?= 0.1.0-dev$(shell git describe --always --dirty --exclude '*' 2>/dev/null | sed 's/^/+/')
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME ?= 30s
+export PATH := $(PATH):/usr/local/go/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test check bench lint fuzz clean
+
+help: ## show this
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: ## install what the tests need (Debian, as root); quick if it is all there
+	@.ci/setup
+
+build: ## build bin/btmount
+	$(GO) build -buildvcs=false -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/btmount ./cmd/btmount
+
+demo: build ## seed, mount, read and compare a sample on this machine; no internet
+	@bin/btmount demo
+
+test: setup ## run every test, with the race detector; mount tests also on one processor
+	$(GO) test -race -timeout 15m ./...
+	GOMAXPROCS=1 $(GO) test -race -cpu 1 -timeout 15m ./fs/...
+
+check: lint test ## what CI runs: lint and test
+
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt -w needed:" $$unformatted; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+bench: ## run the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+	@if test -x bench/run; then bench/run; fi
+
+fuzz: ## run every fuzz target for 30 s each
+	@set -e; for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+		echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; done; done
+
+clean: ## remove what was built
+	rm -rf bin
