@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -131,10 +132,18 @@ func ready(c *cli.Context, d *daemon.Daemon, cfg daemon.Config, bad int) {
 	if bad > 0 {
 		line += fmt.Sprintf(", %s left out", count(bad, "source"))
 	}
-	line += fmt.Sprintf("; peers reach us at %s; ", d.Addr())
+	line += fmt.Sprintf("; peers reach us at %s; ", where(d.Addr()))
 	if !announceReady(line + "btmount unmount ends it\n") {
 		fmt.Fprintln(c.App.Writer, line+"Ctrl-C unmounts")
 	}
+}
+
+// where names a listening address; that of all interfaces is its port.
+func where(a netip.AddrPort) string {
+	if a.Addr().IsUnspecified() {
+		return fmt.Sprintf("port %d", a.Port())
+	}
+	return a.String()
 }
 
 func count(n int, what string) string {
@@ -150,7 +159,7 @@ var infoHash = regexp.MustCompile(`^[0-9a-fA-F]{40}$`)
 // last one if only the first can be a source.
 func splitArgs(args []string) (point string, sources []string, err error) {
 	if len(args) < 2 {
-		return "", nil, errors.New("a mountpoint and a source are needed: btmount mount MOUNTPOINT SOURCE...")
+		return "", nil, errors.New("a mountpoint and a source are needed: btmount mount MOUNTPOINT SOURCE; see btmount mount --help")
 	}
 	last := len(args) - 1
 	if isSource(args[0]) && !isSource(args[last]) {

@@ -58,7 +58,7 @@ func site() map[string][]byte {
 
 // waves draws a picture.
 func waves(k float64) []byte {
-	const w, h = 480, 320
+	const w, h = 320, 200
 	img := image.NewRGBA(image.Rect(0, 0, w, h))
 	for y := range h {
 		for x := range w {

@@ -76,7 +76,7 @@ func seed(c *cli.Context) error {
 	}
 	magnet := meta.Magnet()
 	fmt.Fprintf(c.App.Writer, "%s\n%s\nseeding %s (%s, %s) on %s; Ctrl-C stops\n",
-		out, magnet, path, count(len(meta.Info.Files), "file"), humanize.IBytes(uint64(meta.Info.Length)), s.Addr())
+		out, magnet, path, count(len(meta.Info.Files), "file"), humanize.IBytes(uint64(meta.Info.Length)), where(s.Addr()))
 	return s.Run(c.Context)
 }
 
