@@ -224,7 +224,7 @@ func (st *state) demand(id cache.ReaderID, d cache.Demand, now time.Time) {
 	}
 	st.need(r, d.Needs, now)
 	if !d.At.Empty() {
-		st.advance(r, id, d.At, now)
+		st.advance(r, id, d, now)
 	}
 }
 
@@ -255,7 +255,8 @@ func (st *state) need(r *reader, needs []extent.Extent, now time.Time) {
 }
 
 // advance moves the stream that a read belongs to and claims its window.
-func (st *state) advance(r *reader, id cache.ReaderID, at extent.Extent, now time.Time) {
+func (st *state) advance(r *reader, id cache.ReaderID, d cache.Demand, now time.Time) {
+	at := d.At
 	f := r.file
 	s := f.streams.match(at)
 	if s == nil {
@@ -270,7 +271,7 @@ func (st *state) advance(r *reader, id cache.ReaderID, at extent.Extent, now tim
 		}
 		return
 	}
-	s.touch(id, at, now, limits{unit: r.obj.unit, most: st.most(r.obj)})
+	s.touch(id, at, d.Hit, now, limits{unit: r.obj.unit, most: st.most(r.obj)})
 	st.claim(r.obj, f, s, now)
 }
 

@@ -28,6 +28,7 @@ type stream struct {
 	ahead  int64          // read-ahead window beyond pos, bytes
 	last   time.Time      // last touch
 	asleep bool           // its reader went elsewhere: nothing is fetched ahead
+	missed bool           // its last read had to wait
 	shared bool           // it woke again after that: readers alternate, let both be
 	speed  meter
 
@@ -85,8 +86,8 @@ type limits struct {
 	most int64 // the largest window now
 }
 
-// touch advances st by a read of at.
-func (st *stream) touch(id cache.ReaderID, at extent.Extent, now time.Time, l limits) {
+// touch advances st by a read of at, which was a hit or had to wait.
+func (st *stream) touch(id cache.ReaderID, at extent.Extent, hit bool, now time.Time, l limits) {
 	st.reader = id
 	if st.asleep {
 		st.asleep, st.shared = false, true
@@ -96,7 +97,11 @@ func (st *stream) touch(id cache.ReaderID, at extent.Extent, now time.Time, l li
 		st.last = now
 		return // a read again of what it has had
 	}
-	st.speed.add(n, now.Sub(st.last))
+	if !st.missed {
+		// Time that it waited for us says how fast we are, not how fast it reads.
+		st.speed.add(n, now.Sub(st.last))
+	}
+	st.missed = !hit
 	st.pos, st.last = at.End(), now
 	st.run += n
 	st.ahead = min(l.most, max(2*l.unit, 2*st.run))
@@ -110,7 +115,7 @@ func (s *streams) begin(id cache.ReaderID, at extent.Extent, now time.Time) (st 
 			other.asleep = true
 		}
 	}
-	st = &stream{reader: id, pos: at.End(), run: at.Len, last: now}
+	st = &stream{reader: id, pos: at.End(), run: at.Len, last: now, missed: true}
 	if len(*s) == maxStreams {
 		oldest := 0
 		for i, other := range *s {

@@ -234,6 +234,7 @@ func (t *Torrent) watch() (freed bool) {
 			c.muteWait = min(max(muteFirst, 2*c.muteWait), muteMost)
 			c.retryMute = t.clock.Add(c.muteWait)
 			t.releaseAll(c)
+			t.replaceOnly(c)
 			t.log.Debug("peer is silent, its blocks go to others", "peer", c.addr)
 			freed = true
 		}

@@ -73,9 +73,7 @@ func (t *Torrent) part(c *conn) {
 	t.releaseAll(c)
 	t.wasted.Add(c.wasted.Load())
 	t.keep(c)
-	for _, r := range t.picks.OnlyFrom(&c.view) {
-		t.alone(r)
-	}
+	t.replaceOnly(c)
 	for _, e := range t.extensions {
 		if c.theirs[e.name()] != 0 {
 			e.detach(c)
@@ -98,6 +96,7 @@ func (t *Torrent) handle(c *conn, m *wire.Message) error {
 	switch m.Type {
 	case pp.Choke:
 		c.view.Choked = true
+		t.replaceOnly(c)
 		if !c.fast {
 			t.releaseAll(c) // with BEP 6 the rejects say which
 			t.fillAll()

@@ -91,6 +91,13 @@ func (t *Torrent) alone(p int) {
 	}
 }
 
+// replaceOnly chooses others for the pieces that only c may bring.
+func (t *Torrent) replaceOnly(c *conn) {
+	for _, p := range t.picks.OnlyFrom(&c.view) {
+		t.alone(p)
+	}
+}
+
 // hopeless reports whether nobody is left who could bring piece p.
 func (t *Torrent) hopeless(p int, f *failure) bool {
 	if f.times >= maxFailures+t.pool.banned {

@@ -193,13 +193,15 @@ func (p *pool) refused(c *conn, err error) {
 	if k == nil || c.incoming {
 		return
 	}
-	if errors.Is(err, errTwice) {
-		// The address belongs to a peer that came to us first.
-		if first := p.t.byID[c.id]; first != nil && !first.listen.IsValid() {
+	if first := p.t.byID[c.id]; errors.Is(err, errTwice) && first != nil {
+		// The address belongs to a peer that is connected already, perhaps because it
+		// came to us. It is dialled again when that connection has ended.
+		if !first.listen.IsValid() || first.listen == c.listen {
 			first.listen = c.listen
-			return // stays busy until that one leaves
+			return
 		}
-		delete(p.known_, k.addr)
+		k.busy = false
+		k.next = p.t.clock.Add(time.Minute)
 		return
 	}
 	p.failed(k, err)
@@ -209,7 +211,11 @@ func (p *pool) refused(c *conn, err error) {
 func (p *pool) left(c *conn) {
 	k := p.known_[c.listen]
 	if k == nil {
-		return
+		if !c.listen.IsValid() || len(p.known_) >= maxKnown {
+			return
+		}
+		k = &candidate{addr: c.listen, source: c.source}
+		p.known_[c.listen] = k
 	}
 	k.busy = false
 	// A peer that served us is worth coming back to soon.

@@ -258,7 +258,8 @@ func TestPoisonerAmongHonestPeersIsBanned(t *testing.T) {
 		meta := makeTorrent(t, dir, false)
 		bad := poisoner(t, meta, dir, every)
 		l := leech(t, meta, Config{}, bad, seed(t, meta, dir, Config{}), seed(t, meta, dir, Config{}))
-		if err := l.torrent.Fetch(within(t, 60*time.Second), extent.Extent{Len: meta.Info.Length}, time.Now()); err != nil {
+		if err := l.torrent.Fetch(within(t, 20*time.Second), extent.Extent{Len: meta.Info.Length}, time.Now()); err != nil {
+			dump(t, l.torrent)
 			t.Fatal(err)
 		}
 		same(t, l.object, meta.Info, dir)

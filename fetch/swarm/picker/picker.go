@@ -7,30 +7,29 @@
 // before those that someone will want, and so do their blocks. A peer that has room
 // takes the first free block that it will bring in time:
 //
-//	finish(peer) <= max(due(block), base + (outstanding + before(block))/sum + slack)
+//	finish(peer) <= max(due(block), turn(block) + slack, best other finish)
 //
-// base is the round trip and one block of the best other peer that has the piece,
-// outstanding what is on the way from all peers, before(block) what is still to be
-// asked for ahead of the block, sum the rate of all peers: the right side is when
-// the whole swarm, working in order, would have brought the block. So an urgent
-// piece is spread over all peers that are fast enough, and a slow peer works further
-// ahead where its slowness harms nobody. Who is sooner than all others always
-// qualifies. (Comparing with the due time alone stops a swarm of equal slow peers:
-// nobody is in time, so nobody asks. One peer per piece, the classic way, costs three
-// times the seek time and lets one slow peer own what is waited for.)
+// turn(block) is when the whole swarm, working in order, would have brought it: the
+// time at which all peers, each from when it is free and at its own rate, have moved
+// the bytes that are still to be asked for ahead of the block. Peers that become free
+// later than that take no part in it. So an urgent piece is spread over all peers
+// that are fast and near enough, and a slow peer works further ahead where its
+// slowness harms nobody. Who is sooner than all others always qualifies. (Comparing
+// with the due time alone stops a swarm of equal slow peers: nobody is in time, so
+// nobody asks. One peer per piece, the classic way, costs three times the seek time
+// and lets one slow peer own what is waited for.)
 //
 // # Twice
 //
 // A block is asked of a second or third peer only if its reader would really wait
-// for it (it is predicted to come after its due time and after the rest of its
-// piece), another peer is predicted to be clearly sooner, and the waste budget
-// allows it. On a saturated link a duplicate only makes everyone later.
+// for it (it is predicted to come after its due time, and last of its piece),
+// another peer is predicted to be clearly sooner, and the waste budget allows it. On a saturated link a duplicate only makes everyone later.
 package picker
 
 import (
 	"cmp"
+	"math"
 	"slices"
-	"sort"
 	"time"
 
 	"github.com/btmount/btmount/fetch/swarm/pipeline"
@@ -39,7 +38,8 @@ import (
 
 const (
 	slack     = 12 * time.Millisecond
-	maxOwners = 3 // two can both be slow
+	maxOwners = 3  // two can both be slow
+	deepest   = 32 // pieces that a peer is tried for: one too slow for those would only idle further back
 	// A duplicate must promise to be sooner by this much, and by a quarter.
 	gain = 20 * time.Millisecond
 )
@@ -240,10 +240,11 @@ func (p *Piece) may(peer *Peer, now time.Time) bool {
 // Swarm is the view over all peers that one round of asking works with.
 type Swarm struct {
 	now   time.Time
-	peers []*Peer // usable, by predicted finish
-	at    []time.Time
-	sum   float64
-	out   int // bytes on the way from all of them
+	peers []*Peer // usable, by predicted finish of one more block
+	// Of each peer, in seconds from now: when it finishes one more block, when it is
+	// free; and its rate.
+	at, free, rate []float64
+	spare          team // reused
 }
 
 // View sorts the usable peers by when each would have brought one more block.
@@ -252,23 +253,17 @@ func View(peers []*Peer, now time.Time) *Swarm {
 	for _, p := range peers {
 		if !p.Mute && (!p.Choked || len(p.Allow) > 0) {
 			s.peers = append(s.peers, p)
-			s.sum += p.Pipe.Rate()
-			s.out += p.Pipe.Outstanding()
 		}
 	}
-	at := make(map[*Peer]time.Time, len(s.peers))
+	at := make(map[*Peer]float64, len(s.peers))
 	for _, p := range s.peers {
-		at[p] = p.Pipe.Finish(now, wire.BlockSize)
+		at[p] = p.Pipe.Finish(now, wire.BlockSize).Sub(now).Seconds()
 	}
-	sort.Slice(s.peers, func(i, j int) bool {
-		a, b := s.peers[i], s.peers[j]
-		if c := at[a].Compare(at[b]); c != 0 {
-			return c < 0
-		}
-		return a.Order < b.Order
-	})
+	slices.SortFunc(s.peers, func(a, b *Peer) int { return cmp.Or(cmp.Compare(at[a], at[b]), cmp.Compare(a.Order, b.Order)) })
 	for _, p := range s.peers {
 		s.at = append(s.at, at[p])
+		s.free = append(s.free, p.Pipe.Finish(now, 0).Sub(now).Seconds())
+		s.rate = append(s.rate, p.Pipe.Rate())
 	}
 	return s
 }
@@ -286,25 +281,66 @@ func (s *Swarm) Rate() (sum float64) {
 // Peers returns the usable peers, soonest first.
 func (s *Swarm) Peers() []*Peer { return s.peers }
 
-// other returns when the best peer but not would finish one more block of p, and
-// when it would if it were idle.
-func (s *Swarm) other(p *Piece, not *Peer) (at, idle time.Time, ok bool) {
+// team is who may bring a piece: when each is free, and its rate, in the order of
+// the view.
+type team struct {
+	free []float64 // seconds from now
+	rate []float64
+	self int     // index of the peer that is being filled
+	best float64 // soonest finish of one more block of all others
+}
+
+// team returns who may bring p besides peer; alone: nobody does.
+func (s *Swarm) team(p *Piece, peer *Peer) (t team, alone bool) {
+	t = team{free: s.spare.free[:0], rate: s.spare.rate[:0], self: -1, best: math.Inf(1)}
 	for i, q := range s.peers {
-		if q != not && p.may(q, s.now) {
-			return s.at[i], q.Pipe.Idle(s.now, wire.BlockSize), true
+		if !p.may(q, s.now) {
+			continue
+		}
+		if q == peer {
+			t.self = len(t.free)
+		} else {
+			t.best = min(t.best, s.at[i])
+		}
+		t.free = append(t.free, s.free[i])
+		t.rate = append(t.rate, s.rate[i])
+	}
+	s.spare = t
+	return t, len(t.free) < 2
+}
+
+// turn returns when the team, working in order, will have moved n bytes: seconds
+// from now.
+func (t *team) turn(n int) float64 {
+	at := math.Inf(1)
+	for {
+		work, rate, left := float64(n), 0.0, false
+		for i, f := range t.free {
+			if f <= at {
+				work += f * t.rate[i]
+				rate += t.rate[i]
+			}
+		}
+		next := work / rate
+		for _, f := range t.free {
+			left = left || f <= at && f > next
+		}
+		if at = next; !left {
+			return at
 		}
 	}
-	return at, idle, false
 }
 
 // Next assigns up to room blocks to peer and returns them in the order to ask.
 func (k *Picker) Next(peer *Peer, s *Swarm, room int) (ask []Request) {
 	before := 0 // bytes still to be asked for of all pieces ahead
+	tried := 0
 	for _, p := range k.pieces {
-		if room <= 0 {
+		if room <= 0 || tried == deepest {
 			break
 		}
 		if p.free > 0 && p.may(peer, s.now) {
+			tried++
 			ask = k.take(p, peer, s, before, room-len(ask), ask)
 			if len(ask) >= room {
 				break
@@ -317,7 +353,10 @@ func (k *Picker) Next(peer *Peer, s *Swarm, room int) (ask []Request) {
 
 // take assigns free blocks of p to peer as far as they will be in time.
 func (k *Picker) take(p *Piece, peer *Peer, s *Swarm, before, room int, ask []Request) []Request {
-	other, base, contest := s.other(p, peer)
+	team, alone := s.team(p, peer)
+	if !alone && !s.inTime(p, peer, &team, before+p.free*wire.BlockSize) {
+		return ask // not even the last block
+	}
 	for b := range p.blocks {
 		bl := &p.blocks[b]
 		if room == 0 {
@@ -327,19 +366,28 @@ func (k *Picker) take(p *Piece, peer *Peer, s *Swarm, before, room int, ask []Re
 			continue
 		}
 		size := p.BlockSize(b)
-		finish := peer.Pipe.Finish(s.now, size)
-		limit := base.Add(slack + time.Duration(float64(s.out+before)/s.sum*1e9))
-		if contest && finish.After(limit) && finish.After(p.Due) && finish.After(other) {
+		if !alone && !s.inTime(p, peer, &team, before+size) {
 			before += size
 			continue // further back it may be in time
 		}
+		finish := peer.Pipe.Finish(s.now, size)
 		bl.owners[0], bl.n = peer, 1
 		p.free--
 		room--
-		s.out += size
 		ask = append(ask, peer.ask(p.Index, b, size, s.now, finish))
+		if team.self >= 0 {
+			team.free[team.self] = finish.Sub(s.now).Seconds()
+		}
 	}
 	return ask
+}
+
+// inTime reports whether peer would bring one more block of p before the turn of the
+// block that ends n bytes behind the front.
+func (s *Swarm) inTime(p *Piece, peer *Peer, t *team, n int) bool {
+	finish := peer.Pipe.Finish(s.now, wire.BlockSize)
+	f := finish.Sub(s.now).Seconds()
+	return f <= t.best || !finish.After(p.Due) || f <= t.turn(n)+slack.Seconds()
 }
 
 // ask notes a request.
@@ -357,103 +405,90 @@ type Twice struct {
 }
 
 // Hedge returns the blocks that are worth asking again, at most budget bytes of them.
+//
+// A piece is there when its last block is. So the block that is predicted to come
+// last is asked again, of who would bring it soonest, then the one that is last now,
+// and so on, until the last one cannot be had clearly sooner: speeding up any other
+// block would be waste.
 func (k *Picker) Hedge(s *Swarm, budget int) (twice []Twice) {
 	if len(s.peers) < 2 {
 		return nil
 	}
+	var at map[blockID]time.Time
 	for _, p := range k.pieces {
 		if !p.Urgent && p.Due.After(s.now.Add(time.Second)) || budget < wire.BlockSize {
 			break
 		}
-		if p.Only != nil || p.free == len(p.blocks) {
-			continue
+		if p.Only != nil || p.free > 0 {
+			continue // free blocks are asked for the first time before any other twice
 		}
-		for _, l := range p.late(s.now) {
-			if l.rest.Add(gain).After(l.at) || p.Due.After(l.at) || budget < wire.BlockSize {
-				continue
+		if at == nil {
+			at = s.predict()
+		}
+		for budget >= wire.BlockSize {
+			t, ok := k.again(p, at, s)
+			if !ok {
+				break
 			}
-			if t, ok := k.again(p, l, s); ok {
-				twice = append(twice, t)
-				budget -= t.Size
-			}
+			twice = append(twice, t)
+			budget -= t.Size
 		}
 	}
 	return twice
 }
 
-// lateBlock is a block and when it is predicted to come, beside the rest of its piece.
-type lateBlock struct {
-	b        int
-	at, rest time.Time
+// blockID names a block of the torrent.
+type blockID struct{ piece, block int }
+
+// predict returns when each block on the way will come, the soonest of its owners.
+func (s *Swarm) predict() map[blockID]time.Time {
+	at := map[blockID]time.Time{}
+	for _, q := range s.peers {
+		ahead := 0
+		for _, r := range q.Asked {
+			ahead += r.Size
+			id, when := blockID{r.Piece, r.Block}, q.Pipe.Arrival(s.now, ahead)
+			if old, ok := at[id]; !ok || when.Before(old) {
+				at[id] = when
+			}
+		}
+	}
+	return at
 }
 
-// late returns the blocks on their way that come last, each with the time at which
-// all blocks of other owners will be here.
-func (p *Piece) late(now time.Time) (out []lateBlock) {
-	last := map[*Peer]time.Time{}
-	all := make([]lateBlock, 0, len(p.blocks))
+// again asks the block of p that will come last of the peer that would bring it
+// clearly sooner, if there is one and the piece is not in time anyway.
+func (k *Picker) again(p *Piece, at map[blockID]time.Time, s *Swarm) (Twice, bool) {
+	last, when := -1, time.Time{}
 	for b := range p.blocks {
-		bl := &p.blocks[b]
-		if bl.here || bl.n == 0 {
-			continue
-		}
-		at := time.Time{}
-		for _, o := range bl.owners[:bl.n] {
-			if t := o.predict(p.Index, b, now); at.IsZero() || t.Before(at) {
-				at = t
-			}
-		}
-		all = append(all, lateBlock{b: b, at: at})
-		if o := bl.owners[0]; last[o].Before(at) {
-			last[o] = at
+		if t := at[blockID{p.Index, b}]; p.blocks[b].n > 0 && !p.blocks[b].here && t.After(when) {
+			last, when = b, t
 		}
 	}
-	for _, l := range all {
-		own := p.blocks[l.b].owners[0]
-		l.rest = now
-		for o, t := range last {
-			if o != own && t.After(l.rest) {
-				l.rest = t
-			}
-		}
-		out = append(out, l)
+	if last < 0 || !when.After(p.Due) {
+		return Twice{}, false
 	}
-	return out
-}
-
-// predict returns when a block that was asked of peer will come, seen from now.
-func (peer *Peer) predict(piece, b int, now time.Time) time.Time {
-	ahead := 0
-	for _, r := range peer.Asked {
-		ahead += r.Size
-		if r.Piece == piece && r.Block == b {
-			return peer.Pipe.Arrival(now, ahead)
-		}
-	}
-	return now
-}
-
-// again asks a late block of the peer that would bring it soonest.
-func (k *Picker) again(p *Piece, l lateBlock, s *Swarm) (Twice, bool) {
-	bl := &p.blocks[l.b]
+	bl, size := &p.blocks[last], p.BlockSize(last)
 	if int(bl.n) == maxOwners {
 		return Twice{}, false
 	}
+	var best *Peer
+	var soonest time.Time
 	for _, q := range s.peers {
-		if !p.may(q, s.now) || slices.Contains(bl.owners[:bl.n], q) {
+		if !p.may(q, s.now) || !q.Pipe.Known() || slices.Contains(bl.owners[:bl.n], q) {
 			continue
 		}
-		size := p.BlockSize(l.b)
-		finish := q.Pipe.Finish(s.now, size)
-		wait := l.at.Sub(s.now)
-		if finish.Add(gain + wait/4).After(l.at) {
-			continue
+		if finish := q.Pipe.Finish(s.now, size); best == nil || finish.Before(soonest) {
+			best, soonest = q, finish
 		}
-		bl.owners[bl.n] = q
-		bl.n++
-		return Twice{Peer: q, Request: q.ask(p.Index, l.b, size, s.now, finish)}, true
 	}
-	return Twice{}, false
+	if wait := when.Sub(s.now); best == nil || soonest.Add(gain+wait/4).After(when) {
+		return Twice{}, false
+	}
+	bl.owners[bl.n] = best
+	bl.n++
+	at[blockID{p.Index, last}] = soonest
+	return Twice{Peer: best, Request: best.ask(p.Index, last, size, s.now, soonest)}, true
 }
 
 // Done removes a request of peer and returns it.

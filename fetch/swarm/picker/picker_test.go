@@ -208,6 +208,15 @@ func TestSeekTakesLittleMoreThanTheFloor(t *testing.T) {
 	}
 }
 
+func TestFirstReadDoesNotWaitForSlowPeersOfUnknownRate(t *testing.T) {
+	s := newSim(t, seeder(4e6, 20e6), seeder(1e5, 200e6), seeder(1e5, 200e6), seeder(1e5, 200e6), seeder(1e5, 200e6), seeder(1e5, 200e6), seeder(1e5, 200e6))
+	took := s.bring(0)
+	t.Logf("first piece in %v, %.2f x floor, %d bytes twice", took, ratio(took, s.floor(piece)), s.waste)
+	if ratio(took, s.floor(piece)) > 2 {
+		t.Errorf("took %v", took)
+	}
+}
+
 func TestOnePeerPerPieceWouldBeWorse(t *testing.T) {
 	s := newSim(t, seeder(2e6, 50e6), seeder(2e6, 50e6), seeder(2e6, 50e6), seeder(2e6, 50e6))
 	s.bring(span(0, 12)...)

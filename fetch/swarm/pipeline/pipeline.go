@@ -157,11 +157,6 @@ func (p *Pipe) Finish(now time.Time, n int) time.Time {
 	return at.Add(secs(float64(n)/p.Rate()) + p.dev())
 }
 
-// Idle predicts when n bytes would have come if nothing were on the way.
-func (p *Pipe) Idle(now time.Time, n int) time.Time {
-	return now.Add(p.RTT + secs(float64(n)/p.Rate()) + p.dev())
-}
-
 // Silent reports whether the peer has been quiet for so long that its blocks are
 // better asked elsewhere. The 0.2 s are what BBR senders pause every 10 s: less
 // would accuse healthy peers.
