@@ -56,7 +56,7 @@ func childError(ctx context.Context, err error) error {
 		return saidError{e.ExitCode()}
 	}
 	if ctx.Err() != nil {
-		return errors.New("interrupted before the mount was ready; nothing is mounted")
+		return errInterrupted
 	}
 	return fmt.Errorf("the process in the background ended before the mount was ready (%v); try without --daemon", err)
 }

@@ -81,6 +81,10 @@ func serve(c *cli.Context, cfg daemon.Config, sources []string) error {
 		return err
 	}
 	added, bad := addAll(c.Context, d, sources)
+	if c.Context.Err() != nil {
+		d.Close()
+		return errInterrupted
+	}
 	if err := verdict(added, bad, c.Bool("strict")); err != nil {
 		d.Close()
 		return err
@@ -98,6 +102,8 @@ func serve(c *cli.Context, cfg daemon.Config, sources []string) error {
 	defer progress(ctx, c.App.ErrWriter, d)()
 	return d.Run(ctx)
 }
+
+var errInterrupted = errors.New("interrupted before the mount was ready; nothing is mounted")
 
 // verdict returns the error to end with, if sources could not be used. Each of them
 // is one line.

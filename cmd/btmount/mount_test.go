@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"syscall"
@@ -66,6 +68,24 @@ func TestDaemonTellsWhatIsLeftOut(t *testing.T) {
 	}
 	if got := p.run("unmount", "mnt"); got != (outcome{}) {
 		t.Errorf("unmount: %+v", got)
+	}
+}
+
+// Ctrl-C ends a mount that is not ready yet, in the background as well.
+func TestInterruptedBeforeReady(t *testing.T) {
+	for _, args := range [][]string{{"mount"}, {"mount", "--daemon"}} {
+		asked := make(chan struct{}, 1)
+		slow := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			asked <- struct{}{}
+			<-r.Context().Done()
+		}))
+		p := newPlace(t)
+		r := p.start(append(args, "mnt", slow.URL+"/x.torrent", "--no-dht")...)
+		<-asked
+		if got := r.end(syscall.SIGINT); got.code != 1 || got.stderr != "btmount: "+errInterrupted.Error()+"\n" {
+			t.Errorf("%v: %+v", args, got)
+		}
+		slow.Close()
 	}
 }
 
