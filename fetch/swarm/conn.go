@@ -159,8 +159,8 @@ func (c *conn) setHave(piece int) error {
 	if piece < 0 || piece >= wire.MaxBitfield*8 || c.t.info != nil && piece >= c.t.info.NumPieces() {
 		return fmt.Errorf("has piece %d, which does not exist", piece)
 	}
-	for piece/8 >= len(c.field) {
-		c.field = append(c.field, make([]byte, max(1, piece/8+1-len(c.field)))...)
+	if short := piece/8 + 1 - len(c.field); short > 0 {
+		c.field = append(c.field, make([]byte, short)...)
 	}
 	if !c.haveAll && c.field[piece/8]&(0x80>>(piece%8)) == 0 {
 		c.field[piece/8] |= 0x80 >> (piece % 8)
@@ -211,10 +211,8 @@ func (c *conn) read(ctx context.Context) error {
 			if len(batch) >= 64 || ok && a.what != stored {
 				flush()
 			}
-			if l := c.t.client.cfg.DownLimit; l != nil {
-				if err := l.WaitN(ctx, min(len(m.Payload), l.Burst())); err != nil {
-					return err
-				}
+			if err := take(ctx, c.t.client.cfg.DownLimit, len(m.Payload)); err != nil {
+				return err
 			}
 			continue
 		}

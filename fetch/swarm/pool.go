@@ -31,7 +31,8 @@ type candidate struct {
 	source string
 	fails  int
 	next   time.Time // not dialled before
-	busy   bool      // being dialled, or connected
+	tried  time.Time
+	busy   bool // being dialled, or connected
 }
 
 const (
@@ -39,6 +40,9 @@ const (
 	maxDialing = 12 // per torrent
 	maxFails   = 6  // then a peer is forgotten, unless the user named it
 	searchGap  = 30 * time.Second
+	// retryGap is the time after which a peer is tried again however often it failed,
+	// when someone waits and nobody is connected.
+	retryGap = 3 * time.Second
 )
 
 func newPool(c *Client, t *Torrent) pool {
@@ -137,10 +141,12 @@ func dialable(a netip.AddrPort) bool {
 // dial connects to known peers while more are wanted.
 func (p *pool) dial() {
 	t := p.t
+	lost := len(t.conns) == 0 && (t.info == nil || t.picks.Len() > 0)
 	for len(t.conns)+p.dialing < t.client.cfg.MaxPeers && p.dialing < maxDialing {
 		var best *candidate
 		for _, c := range p.known_ {
-			if c.busy || t.clock.Before(c.next) {
+			early := t.clock.Before(c.next) && (!lost || t.clock.Sub(c.tried) < retryGap)
+			if c.busy || early {
 				continue
 			}
 			if best == nil || c.fails < best.fails {
@@ -150,7 +156,7 @@ func (p *pool) dial() {
 		if best == nil {
 			return
 		}
-		best.busy = true
+		best.busy, best.tried = true, t.clock
 		p.dialing++
 		source := best.source
 		p.group.Go(func() { p.connect(best, source) })

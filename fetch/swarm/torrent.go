@@ -393,8 +393,23 @@ func (t *Torrent) want(w *want) {
 		w.finish(nil)
 		return
 	}
+	if t.complete() {
+		t.recount() // pieces were evicted since
+	}
 	if fresh {
+		t.pool.dial()
 		t.fillAll()
+	}
+}
+
+// recount notes what is missing after an eviction, and tells peers that we are
+// interested again.
+func (t *Torrent) recount() {
+	left := t.info.Length
+	t.store.Each(func(p int) { left -= t.info.PieceSize(p) })
+	t.left.Store(left)
+	for c := range t.conns {
+		t.interest(c)
 	}
 }
 

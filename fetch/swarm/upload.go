@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	pp "github.com/anacrolix/torrent/peer_protocol"
+	"golang.org/x/time/rate"
 
 	"github.com/btmount/btmount/fetch/swarm/wire"
 )
@@ -91,10 +92,8 @@ func (c *conn) upload(ctx context.Context, k blockKey, buf []byte) ([]byte, erro
 		c.reject(k) // evicted since it was announced
 		return buf, nil
 	}
-	if l := c.t.client.cfg.UpLimit; l != nil {
-		if err := l.WaitN(ctx, min(k.size, l.Burst())); err != nil {
-			return buf, err
-		}
+	if err := take(ctx, c.t.client.cfg.UpLimit, k.size); err != nil {
+		return buf, err
 	}
 	if _, err := c.rw.Write(buf); err != nil {
 		return buf, err
@@ -102,4 +101,16 @@ func (c *conn) upload(ctx context.Context, k blockKey, buf []byte) ([]byte, erro
 	c.up.Add(int64(k.size))
 	c.t.uploaded.Add(int64(k.size))
 	return buf, nil
+}
+
+// take waits until n bytes may pass a limiter; nil lets everything pass.
+func take(ctx context.Context, l *rate.Limiter, n int) error {
+	for l != nil && n > 0 {
+		part := min(n, l.Burst())
+		if err := l.WaitN(ctx, part); err != nil {
+			return err
+		}
+		n -= part
+	}
+	return nil
 }
