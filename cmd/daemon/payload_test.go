@@ -1,0 +1,207 @@
+package daemon_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	iofs "io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/btmount/btmount/fetch/swarm/metainfo"
+)
+
+// payload is data on disk with its .torrent.
+type payload struct {
+	dir     string // the folder or file itself
+	torrent string
+	meta    *metainfo.Meta
+	pieces  int64 // length of one
+}
+
+func (p *payload) name() string            { return filepath.Base(p.dir) }
+func (p *payload) file(elem string) string { return filepath.Join(p.dir, elem) }
+func (p *payload) parent() string          { return filepath.Dir(p.dir) }
+func (p *payload) magnet(more ...string) string {
+	return fmt.Sprintf("magnet:?xt=urn:btih:%s&dn=%s", p.meta.Info.Hash, p.name())
+}
+
+var created = time.Date(2021, 5, 4, 3, 2, 1, 0, time.UTC)
+
+// torrentOf writes a .torrent beside the data.
+func torrentOf(dir string, c metainfo.MakeConfig) (*payload, error) {
+	if c.Created.IsZero() {
+		c.Created = created
+	}
+	meta, err := metainfo.Make(context.Background(), dir, c)
+	if err != nil {
+		return nil, err
+	}
+	p := &payload{dir: dir, torrent: dir + ".torrent", meta: meta, pieces: meta.Info.PieceLength}
+	return p, os.WriteFile(p.torrent, meta.Encode(), 0o644)
+}
+
+func mustTorrent(t testing.TB, dir string, c metainfo.MakeConfig) *payload {
+	t.Helper()
+	p, err := torrentOf(dir, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// write makes a file of random bytes that are the same every time.
+func write(path string, n int64) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	key := sha256.Sum256([]byte(filepath.Base(path)))
+	b := make([]byte, n)
+	rand.NewChaCha8(key).Read(b)
+	return os.WriteFile(path, b, 0o644)
+}
+
+func mustWrite(t testing.TB, path string, n int64) {
+	t.Helper()
+	if err := write(path, n); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// single makes a torrent of one file of n bytes, in a folder of its own.
+func single(t testing.TB, name string, n int64, c metainfo.MakeConfig) *payload {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	mustWrite(t, path, n)
+	return mustTorrent(t, path, c)
+}
+
+// library is a folder with a file for every way of reading and a tree of 2,000
+// small files. It is made once, and nobody may write to it.
+var library = sync.OnceValues(func() (*payload, error) {
+	dir := filepath.Join(scratch, "v1", "library")
+	scale := int64(1)
+	if soak {
+		scale = 8
+	}
+	for name, mib := range map[string]int64{"sequential": 48, "random": 32, "mmap": 16, "tail-head": 16, "both-ends": 16} {
+		if err := write(filepath.Join(dir, name), mib<<20*scale+12345); err != nil {
+			return nil, err
+		}
+	}
+	for i := range 2000 {
+		if err := write(filepath.Join(dir, "tree", fmt.Sprintf("%02d", i%20), fmt.Sprintf("file %04d", i)), int64(i*7919%8192)); err != nil {
+			return nil, err
+		}
+	}
+	return torrentOf(dir, metainfo.MakeConfig{PieceLength: 256 << 10})
+})
+
+func theLibrary(t testing.TB) *payload {
+	t.Helper()
+	p, err := library()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// hybridLibrary is a smaller one whose .torrent, v1 and v2, libtorrent made: pad
+// files stand between the others.
+func hybridLibrary(t testing.TB) *payload {
+	t.Helper()
+	needLibtorrent(t)
+	dir := filepath.Join(t.TempDir(), "library")
+	for _, name := range []string{"sequential", "random", "mmap", "tail-head", "both-ends"} {
+		mustWrite(t, filepath.Join(dir, name), 8<<20+12345)
+	}
+	for i := range 200 {
+		mustWrite(t, filepath.Join(dir, "tree", fmt.Sprint(i%10), fmt.Sprintf("file %04d", i)), int64(i*7919%8192))
+	}
+	out := dir + ".torrent"
+	output(t, patience, python, "testdata/lt.py", "--make", dir, "--torrent", out, "--piece", "32768")
+	b, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	meta, err := metainfo.Parse(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !meta.Info.V1 || !meta.Info.V2 {
+		t.Fatal("libtorrent made no hybrid torrent")
+	}
+	return &payload{dir: dir, torrent: out, meta: meta, pieces: meta.Info.PieceLength}
+}
+
+// sameTree fails the test unless two folders hold the same files.
+func sameTree(t testing.TB, got, want string) {
+	t.Helper()
+	sums := func(root string) map[string][32]byte {
+		out := map[string][32]byte{}
+		err := filepath.WalkDir(root, func(p string, d iofs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			b, err := os.ReadFile(p)
+			rel, _ := filepath.Rel(root, p)
+			out[rel] = sha256.Sum256(b)
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		return out
+	}
+	g, w := sums(got), sums(want)
+	if len(g) != len(w) {
+		t.Errorf("%d files, want %d", len(g), len(w))
+	}
+	for name, sum := range w {
+		if g[name] != sum {
+			t.Errorf("%s: sha256 differs", name)
+		}
+	}
+}
+
+// spoil makes a copy of data with a wrong byte in every piece.
+func spoil(t testing.TB, p *payload) string {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), p.name())
+	err := filepath.WalkDir(p.dir, func(path string, d iofs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for i := int64(0); i < int64(len(b)); i += min(p.pieces, 16<<10) {
+			b[i] ^= 1
+		}
+		rel, _ := filepath.Rel(p.dir, path)
+		out := filepath.Join(to, rel)
+		if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+			return err
+		}
+		return os.WriteFile(out, b, 0o644)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Dir(to)
+}
+
+func mustRead(t testing.TB, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Clone(b)
+}

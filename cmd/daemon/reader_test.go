@@ -1,0 +1,262 @@
+package daemon_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A reader is this test binary again, in a process of its own. It is told which
+// file to read, how, and which file must hold the same bytes.
+
+// play is the main function of a reader.
+func play(role string, args []string) int {
+	var err error
+	switch role {
+	case "compare":
+		err = compare(args[0], args[1], args[2])
+	case "time":
+		began := time.Now()
+		err = head(args[0])
+		fmt.Printf("%d %v\n", time.Since(began).Milliseconds(), errno(err))
+		return 0
+	case "flood":
+		err = flood(args[0], args[1:])
+	default:
+		err = errors.New("no such role")
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+// reader starts a reader.
+func reader(t testing.TB, role string, args ...string) *proc {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := command(t, exe, args...)
+	p.cmd.Env = append(os.Environ(), "BTMOUNT_TEST_ROLE="+role)
+	return p.start()
+}
+
+// same fails the test unless a file of a mount, read in some way, holds the bytes
+// of the original.
+func same(t testing.TB, way, mounted, original string) {
+	t.Helper()
+	began := time.Now()
+	p := reader(t, "compare", way, mounted, original)
+	p.ended(4 * patience)
+	if !p.cmd.ProcessState.Success() {
+		t.Errorf("%s of %s: %v: %s", way, filepath.Base(mounted), p.cmd.ProcessState, p.out)
+		return
+	}
+	t.Logf("%-10s %-10s equal after %v", way, filepath.Base(mounted), time.Since(began).Round(time.Millisecond))
+}
+
+func errno(err error) string {
+	var no syscall.Errno
+	switch {
+	case err == nil:
+		return "ok"
+	case !errors.As(err, &no):
+		return err.Error()
+	case no == syscall.ETIMEDOUT:
+		return "ETIMEDOUT"
+	case no == syscall.ENODATA:
+		return "ENODATA"
+	case no == syscall.EIO:
+		return "EIO"
+	case no == syscall.ENOTCONN:
+		return "ENOTCONN"
+	}
+	return "errno " + strconv.Itoa(int(no)) + " (" + no.Error() + ")"
+}
+
+func head(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.ReadFull(f, make([]byte, 1))
+	return err
+}
+
+// compare reads a file in one of the ways in which programs read.
+func compare(way, mounted, original string) error {
+	want, err := os.ReadFile(original)
+	if err != nil {
+		return err
+	}
+	switch way {
+	case "sequential":
+		return sequential(mounted, want)
+	case "random":
+		return random(mounted, want, 300, 64<<10, 8)
+	case "small": // 1,000 of a page
+		return random(mounted, want, 1000, 4096, 4)
+	case "mmap":
+		return mapped(mounted, want)
+	case "tail-head":
+		tail := max(0, len(want)-100_000)
+		return errors.Join(span(mounted, want, tail, len(want), nil), span(mounted, want, 0, tail, nil))
+	case "both-ends":
+		return bothEnds(mounted, want)
+	}
+	return errors.New("no such way")
+}
+
+func sequential(mounted string, want []byte) error {
+	f, err := os.Open(mounted)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.CopyBuffer(h, io.MultiReader(f), make([]byte, 128<<10)); err != nil {
+		return err
+	}
+	if sum := sha256.Sum256(want); !bytes.Equal(h.Sum(nil), sum[:]) {
+		return errors.New("sha256 differs")
+	}
+	return nil
+}
+
+// span reads [from, to) in large reads; back=true from the end.
+func span(mounted string, want []byte, from, to int, back *bool) error {
+	f, err := os.Open(mounted)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	const step = 100_000 // no multiple of anything
+	buf := make([]byte, step)
+	for done := 0; done < to-from; done += step {
+		n := min(step, to-from-done)
+		at := from + done
+		if back != nil && *back {
+			at = to - done - n
+		}
+		if _, err := f.ReadAt(buf[:n], int64(at)); err != nil {
+			return err
+		}
+		if !bytes.Equal(buf[:n], want[at:at+n]) {
+			return fmt.Errorf("bytes differ in %d at %d", n, at)
+		}
+	}
+	return nil
+}
+
+func bothEnds(mounted string, want []byte) error {
+	errs := make([]error, 2)
+	var wg sync.WaitGroup
+	for i := range errs {
+		back := i == 1
+		wg.Go(func() { errs[i] = span(mounted, want, 0, len(want), &back) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func random(mounted string, want []byte, reads, size, readers int) error {
+	errs := make([]error, readers)
+	var wg sync.WaitGroup
+	for i := range readers {
+		wg.Go(func() {
+			f, err := os.Open(mounted)
+			if err != nil {
+				errs[i] = err
+				return
+			}
+			defer f.Close()
+			r := rand.New(rand.NewPCG(1, uint64(i)))
+			buf := make([]byte, size)
+			for range reads / readers {
+				at := r.IntN(len(want) - size)
+				if _, err := f.ReadAt(buf, int64(at)); err != nil || !bytes.Equal(buf, want[at:at+size]) {
+					errs[i] = fmt.Errorf("at %d: differs, or %w", at, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func mapped(mounted string, want []byte) error {
+	f, err := os.Open(mounted)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	m, err := syscall.Mmap(int(f.Fd()), 0, len(want), syscall.PROT_READ, syscall.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	defer syscall.Munmap(m)
+	if !bytes.Equal(m, want) {
+		return errors.New("bytes differ")
+	}
+	return nil
+}
+
+// flood reads files with many descriptors until it is killed or the mount goes
+// away; any wrong byte ends it with an error.
+func flood(readers string, files []string) error {
+	n, err := strconv.Atoi(readers)
+	if err != nil {
+		return err
+	}
+	wrong := make(chan error, n)
+	for i := range n {
+		go func() {
+			mounted, original := files[0], files[1]
+			want, err := os.ReadFile(original)
+			if err != nil {
+				wrong <- err
+				return
+			}
+			r := rand.New(rand.NewPCG(2, uint64(i)))
+			f, err := os.Open(mounted)
+			if err != nil {
+				wrong <- nil
+				return
+			}
+			buf := make([]byte, 64<<10)
+			for {
+				at := r.IntN(len(want) - len(buf))
+				if _, err := f.ReadAt(buf, int64(at)); err != nil {
+					wrong <- nil // the mount is gone
+					return
+				}
+				if !bytes.Equal(buf, want[at:at+len(buf)]) {
+					wrong <- fmt.Errorf("wrong bytes at %d", at)
+					return
+				}
+			}
+		}()
+	}
+	fmt.Println("reading")
+	for range n {
+		if err := <-wrong; err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+"""One libtorrent client. It tells what it does in lines of JSON, takes commands
+(peer HOST:PORT) on its standard input, and ends when that is closed."""
+import argparse
+import json
+import os
+import sys
+import threading
+
+import libtorrent as lt
+
+arg = argparse.ArgumentParser()
+arg.add_argument("--make", help="make a .torrent of this folder, write it to --torrent, and end")
+arg.add_argument("--piece", type=int, default=32 << 10)
+arg.add_argument("--torrent")
+arg.add_argument("--magnet")
+arg.add_argument("--save")
+arg.add_argument("--seed", action="store_true", help="believe that the data is there, and right")
+arg.add_argument("--blind", action="store_true", help="never compare with a hash")
+arg.add_argument("--dht", help="HOST:PORT of the one node to start from")
+arg.add_argument("--port", type=int, default=0)
+arg.add_argument("--peer", action="append", default=[])
+a = arg.parse_args()
+
+
+def say(**what):
+    print(json.dumps(what), flush=True)
+
+
+if a.make:
+    files = lt.file_storage()
+    lt.add_files(files, a.make)
+    torrent = lt.create_torrent(files, a.piece)
+    torrent.set_creator("libtorrent " + lt.__version__)
+    lt.set_piece_hashes(torrent, os.path.dirname(a.make))
+    with open(a.torrent, "wb") as out:
+        out.write(lt.bencode(torrent.generate()))
+    sys.exit(0)
+
+settings = {
+    "listen_interfaces": "127.0.0.1:%d" % a.port, "allow_multiple_connections_per_ip": True,
+    "enable_lsd": False, "enable_upnp": False, "enable_natpmp": False, "enable_dht": bool(a.dht),
+    "dht_bootstrap_nodes": a.dht or "", "alert_mask": lt.alert.category_t.status_notification | lt.alert.category_t.error_notification,
+}
+if a.blind:
+    settings["disable_hash_checks"] = True
+if a.dht:  # nodes on loopback look like an attack to it
+    settings.update({
+        "dht_restrict_routing_ips": False, "dht_restrict_search_ips": False, "dht_prefer_verified_node_ids": False,
+        "dht_enforce_node_id": False, "dht_ignore_dark_internet": False, "dht_block_ratelimit": 1000,
+        "dht_upload_rate_limit": 1000000,
+    })
+session = lt.session(settings)
+if a.torrent:
+    add = lt.add_torrent_params()
+    add.ti = lt.torrent_info(a.torrent)
+else:
+    add = lt.parse_magnet_uri(a.magnet)
+add.save_path = a.save
+add.flags &= ~lt.torrent_flags.auto_managed & ~lt.torrent_flags.paused
+if a.seed:
+    add.flags |= lt.torrent_flags.seed_mode
+torrent = session.add_torrent(add)
+
+
+def connect(peer):
+    host, port = peer.rsplit(":", 1)
+    torrent.connect_peer((host, int(port)))
+
+
+for p in a.peer:
+    connect(p)
+
+
+def commands():
+    for line in sys.stdin:
+        word = line.split()
+        if word[:1] == ["peer"]:
+            connect(word[1])
+    os._exit(0)
+
+
+threading.Thread(target=commands, daemon=True).start()
+last = None
+while True:
+    s = torrent.status()
+    now = dict(port=session.listen_port(), state=str(s.state), progress=s.progress_ppm,
+               up=s.total_payload_upload, down=s.total_payload_download, peers=s.num_peers,
+               metadata=s.has_metadata)
+    if now != last and now["port"]:
+        say(**now)
+        last = now
+    if a.dht:
+        torrent.force_dht_announce()
+    session.wait_for_alert(1000 if a.dht else 50)
+    session.pop_alerts()
+    threading.Event().wait(0.05)
