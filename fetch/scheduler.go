@@ -260,8 +260,7 @@ func (st *state) advance(r *reader, id cache.ReaderID, d cache.Demand, now time.
 	f := r.file
 	s := f.streams.match(at)
 	if s == nil {
-		var dropped *stream
-		if s, dropped = f.streams.begin(id, at, now); dropped != nil {
+		if dropped := f.streams.begin(id, at, now); dropped != nil {
 			st.release(r.obj, dropped, now)
 		}
 		for _, other := range f.streams {

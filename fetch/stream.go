@@ -107,15 +107,15 @@ func (st *stream) touch(id cache.ReaderID, at extent.Extent, hit bool, now time.
 	st.ahead = min(l.most, max(2*l.unit, 2*st.run))
 }
 
-// begin returns a stream that starts with a read of at, and puts the others of the
-// same reader to sleep: it went elsewhere.
-func (s *streams) begin(id cache.ReaderID, at extent.Extent, now time.Time) (st *stream, dropped *stream) {
+// begin adds a stream that starts with a read of at, and puts the others of the same
+// reader to sleep: it went elsewhere. It returns the stream that made room, if any.
+func (s *streams) begin(id cache.ReaderID, at extent.Extent, now time.Time) (dropped *stream) {
 	for _, other := range *s {
 		if other.reader == id && !other.shared {
 			other.asleep = true
 		}
 	}
-	st = &stream{reader: id, pos: at.End(), run: at.Len, last: now, missed: true}
+	st := &stream{reader: id, pos: at.End(), run: at.Len, last: now, missed: true}
 	if len(*s) == maxStreams {
 		oldest := 0
 		for i, other := range *s {
@@ -125,10 +125,10 @@ func (s *streams) begin(id cache.ReaderID, at extent.Extent, now time.Time) (st 
 		}
 		dropped = (*s)[oldest]
 		(*s)[oldest] = st
-		return st, dropped
+		return dropped
 	}
 	*s = append(*s, st)
-	return st, nil
+	return nil
 }
 
 // window returns the units that st wants ahead, clipped to the file.

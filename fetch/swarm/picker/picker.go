@@ -40,8 +40,9 @@ const (
 	slack     = 12 * time.Millisecond
 	maxOwners = 3  // two can both be slow
 	deepest   = 32 // pieces that a peer is tried for: one too slow for those would only idle further back
-	// A duplicate must promise to be sooner by this much, and by a quarter.
-	gain = 20 * time.Millisecond
+	// A duplicate must promise to be sooner by this much, and by a quarter: less is
+	// what a busy machine is late by anyway.
+	gain = 50 * time.Millisecond
 )
 
 // Peer is what the picker knows of a connection.

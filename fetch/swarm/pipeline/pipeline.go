@@ -23,6 +23,13 @@
 // throughput on any measured path, and everything asked beyond the path's
 // capacity stands between a seek and its first byte: cancelled blocks still come
 // (97 % of them, from libtorrent with short queues), so queues must be short.
+//
+// One exception: Transmission answers what it finds in its queue twice a second,
+// and goes on only as long as the queue does not run empty. Asked for two blocks
+// at a time it brings two blocks per half second for ever, and looks as if it were
+// that slow. So of a peer whose blocks come in bursts with gaps between them, twice
+// as much is asked as it brings from one gap to the next, up to maxBurst blocks:
+// a peer that is as slow as it looks holds no more than it can bring in two gaps.
 package pipeline
 
 import (
@@ -39,6 +46,8 @@ const (
 	unknownLimit = 6   // blocks on the way to a peer of unknown rate: a slow one must not hold many
 	memory       = 0.4 // seconds over which the rate is averaged
 	minSamples   = 3
+	burstMemory  = 4 // seconds until a gap counts for a third
+	maxBurst     = 32
 	guessRate    = 64 << 10 // of a peer not yet measured, bytes/s: it must earn more
 )
 
@@ -54,6 +63,7 @@ type Pipe struct {
 	bytes, secs float64   // decayed busy bytes and seconds
 	samples     int       // blocks that the rate is made of
 	late        float64   // decayed lateness against the prediction, seconds
+	gap         float64   // decayed longest pause between two blocks that were both asked, seconds
 }
 
 // Known reports whether the rate has been measured.
@@ -86,6 +96,7 @@ func (p *Pipe) Arrived(now, sent, due time.Time, n int) {
 		p.bytes = p.bytes*keep + float64(n)
 		p.secs = p.secs*keep + dt
 		p.samples++
+		p.gap = math.Max(dt, p.gap*math.Exp(-dt/burstMemory))
 	} else if rtt := now.Sub(sent) - secs(float64(n)/p.Rate()); p.Known() && rtt > 0 {
 		p.Trip(rtt)
 	}
@@ -113,6 +124,9 @@ func (p *Pipe) Limit() int {
 		return min(unknownLimit, reqq)
 	}
 	n := p.Rate() * (p.RTT + TargetQueue).Seconds() / wire.BlockSize
+	if p.gap > 1.5*p.block().Seconds() {
+		n = math.Max(n, math.Min(2*p.Rate()*p.gap/wire.BlockSize, maxBurst))
+	}
 	return min(max(2, int(n)), reqq)
 }
 

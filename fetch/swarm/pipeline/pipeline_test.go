@@ -57,6 +57,33 @@ func TestLimitFillsThePathAndNoMore(t *testing.T) {
 	}
 }
 
+// Transmission looks at its queue twice a second. It must be asked for more until
+// that is no limit.
+func TestLimitGrowsForBursts(t *testing.T) {
+	var p Pipe
+	p.Trip(10 * time.Microsecond)
+	now := time.Unix(0, 0)
+	p.Sent(now, block)
+	p.Sent(now, block)
+	asked := []time.Time{now, now}
+	for range 20 {
+		now = now.Add(500 * time.Millisecond)
+		for i, sent := range asked { // all of the queue at once, each refilled as it comes
+			at := now.Add(time.Duration(i) * 100 * time.Microsecond)
+			p.Arrived(at, sent, at, block)
+			asked[i] = at
+			p.Sent(at, block)
+		}
+		for len(asked) < p.Limit() {
+			asked = append(asked, now)
+			p.Sent(now, block)
+		}
+	}
+	if got := p.Limit(); got != maxBurst {
+		t.Errorf("limit %d after 10 s, want %d", got, maxBurst)
+	}
+}
+
 func TestFinish(t *testing.T) {
 	now := time.Unix(100, 0)
 	p := Pipe{RTT: 50 * time.Millisecond}
