@@ -2,6 +2,7 @@
 GO ?= go
 VERSION ?= 0.1.0-dev$(shell git describe --always --dirty --exclude '*' 2>/dev/null | sed 's/^/+/')
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOFUMPT := mvdan.cc/gofumpt@v0.12.0
 FUZZTIME ?= 30s
 export PATH := $(PATH):/usr/local/go/bin
 
@@ -26,12 +27,12 @@ test: setup ## run every test, with the race detector; mount tests also on one p
 
 check: lint test ## what CI runs: lint and test
 
-lint: ## gofmt, go vet, staticcheck
-	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt -w needed:" $$unformatted; exit 1; }
+lint: ## gofumpt, go vet, staticcheck
+	@unformatted=$$($(GO) run $(GOFUMPT) -l .) && test -z "$$unformatted" || { echo "gofumpt -w needed:" $$unformatted; exit 1; }
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 
-bench: ## run the benchmarks
+bench: setup ## run the benchmarks, and compare with libtorrent in the same run
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 	@if test -x bench/run; then bench/run; fi
 

@@ -93,8 +93,10 @@ func patiently[T any](point string, f func() (T, error)) (T, error) {
 		return r.v, r.err
 	case <-limit.C:
 		var none T
-		return none, &mountError{point, "the filesystem there does not answer",
-			"end the program that serves it, or: umount -l " + point}
+		return none, &mountError{
+			point, "the filesystem there does not answer",
+			"end the program that serves it, or: umount -l " + point,
+		}
 	}
 }
 
@@ -115,8 +117,10 @@ func clear(point string, log *slog.Logger) error {
 		case m.fstype == fsType && dead:
 			log.Warn("replacing the mount of a btmount that was killed", "mount", point)
 			if err := unmount(point, unix.MNT_DETACH); err != nil {
-				return &mountError{point, "a killed btmount left its mount behind, and it cannot be removed: " + reason(err),
-					"as its owner: fusermount3 -uz " + point}
+				return &mountError{
+					point, "a killed btmount left its mount behind, and it cannot be removed: " + reason(err),
+					"as its owner: fusermount3 -uz " + point,
+				}
 			}
 		case dead:
 			return &mountError{point, fmt.Sprintf("the program that served a %s there is gone", m.fstype), "unmount it: fusermount3 -uz " + point}
@@ -177,8 +181,10 @@ func checkFUSE(point string, allowOther bool) error {
 		return &mountError{point, "fusermount3 is not installed", "install the package fuse3, or run as root"}
 	}
 	if allowOther && !userAllowOther("/etc/fuse.conf") {
-		return &mountError{point, "/etc/fuse.conf does not let users share their mounts",
-			"have root add the line user_allow_other, or leave out allow-other"}
+		return &mountError{
+			point, "/etc/fuse.conf does not let users share their mounts",
+			"have root add the line user_allow_other, or leave out allow-other",
+		}
 	}
 	return nil
 }

@@ -8,9 +8,13 @@ func TestUnits(t *testing.T) {
 		n           int64
 		first, last int64
 	}{
-		{Extent{0, 0}, 4, 0, 0}, {Extent{9, -1}, 4, 0, 0},
-		{Extent{0, 1}, 4, 0, 1}, {Extent{0, 4}, 4, 0, 1}, {Extent{3, 2}, 4, 0, 2},
-		{Extent{4, 4}, 4, 1, 2}, {Extent{1<<62 - 1, 1 << 62}, 1 << 61, 1, 4},
+		{Extent{0, 0}, 4, 0, 0},
+		{Extent{9, -1}, 4, 0, 0},
+		{Extent{0, 1}, 4, 0, 1},
+		{Extent{0, 4}, 4, 0, 1},
+		{Extent{3, 2}, 4, 0, 2},
+		{Extent{4, 4}, 4, 1, 2},
+		{Extent{1<<62 - 1, 1 << 62}, 1 << 61, 1, 4},
 	} {
 		if f, l := c.e.Units(c.n); f != c.first || l != c.last {
 			t.Errorf("%v.Units(%d) = %d, %d; want %d, %d", c.e, c.n, f, l, c.first, c.last)

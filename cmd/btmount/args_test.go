@@ -29,8 +29,10 @@ func TestArrange(t *testing.T) {
 		{"unknown flags stay flags", "btmount mount mnt a --nix", "btmount mount --nix -- mnt a"},
 		{"help is no argument", "btmount seed x --help", "btmount seed --help -- x"},
 		{"mount(8)", "btmount x.torrent mnt -o rw,dev,suid", "btmount mount --daemon -- mnt x.torrent"},
-		{"mount(8) with options", "btmount x.torrent mnt -o ro,allow_other,cache_size=1GiB,read-timeout=5s,x-systemd.automount,_netdev",
-			"btmount mount --daemon --allow-other --cache-size=1GiB --read-timeout=5s -- mnt x.torrent"},
+		{
+			"mount(8) with options", "btmount x.torrent mnt -o ro,allow_other,cache_size=1GiB,read-timeout=5s,x-systemd.automount,_netdev",
+			"btmount mount --daemon --allow-other --cache-size=1GiB --read-timeout=5s -- mnt x.torrent",
+		},
 		{"mount(8), unknown", "btmount x.torrent mnt -o frob=1", "btmount mount --daemon --frob=1 -- mnt x.torrent"},
 		{"mount(8) with its own flags", "btmount -o ro x.torrent mnt -n", "btmount -o ro x.torrent mnt -n"},
 		{"mount(8), several options", "btmount x.torrent -o ro mnt -o strict", "btmount mount --daemon --strict -- mnt x.torrent"},

@@ -47,7 +47,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 // report prints an error, unless that is done already, and returns the exit code.
 func report(err error, stderr io.Writer) int {
-	if several := (severalErrors)(nil); errors.As(err, &several) {
+	if several := severalErrors(nil); errors.As(err, &several) {
 		code := 0
 		for _, err := range several {
 			code = max(code, report(err, stderr))

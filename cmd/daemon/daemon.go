@@ -322,6 +322,9 @@ func tiers(f found, meta *metainfo.Meta, more []string) [][]string {
 	if meta != nil {
 		out = append(out, meta.Trackers...)
 	}
+	if meta != nil && meta.Info.Private && len(out) > 0 {
+		return out // BEP 27: nobody else may learn of it
+	}
 	for _, url := range append(slices.Clone(f.trackers), more...) {
 		if !slices.ContainsFunc(out, func(t []string) bool { return slices.Contains(t, url) }) {
 			out = append(out, []string{url})

@@ -58,11 +58,13 @@ func New(t testing.TB, truth []byte, unit int64, limit int64, peers ...Peer) (s 
 		t.Fatal(err)
 	}
 	size := int64(len(truth))
-	o, err := store.Object(cache.Layout{Key: "fake", Unit: unit, Size: size, Files: []extent.Extent{{Len: size}},
+	o, err := store.Object(cache.Layout{
+		Key: "fake", Unit: unit, Size: size, Files: []extent.Extent{{Len: size}},
 		Verify: func(u int, p []byte) bool {
 			e := extent.Unit(int64(u), unit, size)
 			return string(p) == string(truth[e.Off:e.End()])
-		}})
+		},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -222,6 +222,17 @@ func (t *Torrent) hedge(s *picker.Swarm) {
 	}
 }
 
+// other reports whether anybody else serves us. A peer that is the only one keeps
+// what it was asked for, however late it is: asked again, it would all come twice.
+func (t *Torrent) other(than *conn) bool {
+	for c := range t.conns {
+		if c != than && !c.view.Mute && !c.view.Choked && (c.haveAll || c.haveCount > 0) {
+			return true
+		}
+	}
+	return false
+}
+
 // watch looks for peers that fell silent and tries silent ones again.
 func (t *Torrent) watch() (freed bool) {
 	for c := range t.conns {
@@ -229,7 +240,7 @@ func (t *Torrent) watch() (freed bool) {
 		case c.view.Mute && t.clock.After(c.retryMute):
 			c.view.Mute = false
 			freed = true
-		case !c.view.Mute && c.view.Pipe.Silent(t.clock):
+		case !c.view.Mute && c.view.Pipe.Silent(t.clock) && t.other(c):
 			c.view.Mute = true
 			c.muteWait = min(max(muteFirst, 2*c.muteWait), muteMost)
 			c.retryMute = t.clock.Add(c.muteWait)

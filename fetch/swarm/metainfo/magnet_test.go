@@ -28,9 +28,11 @@ func TestParseMagnet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &Magnet{Hash: hash, HasV1: true, HashV2: [32]byte(slices.Concat(hash[:16], hash[:16])), HasV2: true, Name: "a b c",
+	want := &Magnet{
+		Hash: hash, HasV1: true, HashV2: [32]byte(slices.Concat(hash[:16], hash[:16])), HasV2: true, Name: "a b c",
 		Trackers: []string{"http://h/a", "udp://t:80/announce"}, Peers: []string{"1.2.3.4:5", "[::1]:6"},
-		WebSeeds: []string{"https://w/x"}, Length: 42, Select: []int{0, 4, 5, 6}}
+		WebSeeds: []string{"https://w/x"}, Length: 42, Select: []int{0, 4, 5, 6},
+	}
 	if !reflect.DeepEqual(m, want) {
 		t.Errorf("got  %+v\nwant %+v", m, want)
 	}

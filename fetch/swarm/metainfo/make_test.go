@@ -50,8 +50,10 @@ func sampleTree(t testing.TB) string {
 
 func TestMakeRoundTrip(t *testing.T) {
 	root := sampleTree(t)
-	want := []string{"a 1 x", "a-b/c 16385", "a.txt 16384", "a0 100000", "big 1000000", "chain -> a.txt", "d/e/empty 0", "d/e/f 32768",
-		"d/g 300001", "d/link -> a.txt", "dir -> d/e", "z/zz 0", "z/ü 5"}
+	want := []string{
+		"a 1 x", "a-b/c 16385", "a.txt 16384", "a0 100000", "big 1000000", "chain -> a.txt", "d/e/empty 0", "d/e/f 32768",
+		"d/g 300001", "d/link -> a.txt", "dir -> d/e", "z/zz 0", "z/ü 5",
+	}
 	for _, hybrid := range []bool{false, true} {
 		var last int64
 		m, err := Make(t.Context(), root, MakeConfig{

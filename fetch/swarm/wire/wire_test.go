@@ -36,9 +36,20 @@ func TestAgainstTheLibrary(t *testing.T) {
 		field[i] = i%2 == 0
 	}
 	for _, m := range []pp.Message{
-		{Keepalive: true}, {Type: pp.Choke}, {Type: pp.Unchoke}, {Type: pp.Interested}, {Type: pp.NotInterested}, {Type: pp.HaveAll}, {Type: pp.HaveNone},
-		{Type: pp.Have, Index: 77}, {Type: pp.Request, Index: 1, Begin: 16384, Length: 16384}, {Type: pp.Cancel, Index: 2, Length: 5}, {Type: pp.Reject, Index: 3, Begin: 1, Length: 2},
-		{Type: pp.Piece, Index: 9, Begin: 32768, Piece: []byte("block")}, {Type: pp.Bitfield, Bitfield: field}, {Type: pp.Extended, ExtendedID: 3, ExtendedPayload: []byte("d1:ai1ee")},
+		{Keepalive: true},
+		{Type: pp.Choke},
+		{Type: pp.Unchoke},
+		{Type: pp.Interested},
+		{Type: pp.NotInterested},
+		{Type: pp.HaveAll},
+		{Type: pp.HaveNone},
+		{Type: pp.Have, Index: 77},
+		{Type: pp.Request, Index: 1, Begin: 16384, Length: 16384},
+		{Type: pp.Cancel, Index: 2, Length: 5},
+		{Type: pp.Reject, Index: 3, Begin: 1, Length: 2},
+		{Type: pp.Piece, Index: 9, Begin: 32768, Piece: []byte("block")},
+		{Type: pp.Bitfield, Bitfield: field},
+		{Type: pp.Extended, ExtendedID: 3, ExtendedPayload: []byte("d1:ai1ee")},
 	} {
 		want = append(want, m.MustMarshalBinary()...)
 	}
@@ -99,8 +110,14 @@ func TestLengthsAreCheckedBeforeAllocation(t *testing.T) {
 		kind pp.MessageType
 		n    uint32
 	}{
-		{pp.Piece, 10 + BlockSize}, {pp.Bitfield, 2 + MaxBitfield}, {pp.Extended, 3 + MaxExtended}, {pp.Have, 6}, {pp.Choke, 2},
-		{pp.Request, 14}, {99, 1 << 31}, {pp.Piece, 1<<32 - 1},
+		{pp.Piece, 10 + BlockSize},
+		{pp.Bitfield, 2 + MaxBitfield},
+		{pp.Extended, 3 + MaxExtended},
+		{pp.Have, 6},
+		{pp.Choke, 2},
+		{pp.Request, 14},
+		{99, 1 << 31},
+		{pp.Piece, 1<<32 - 1},
 	} {
 		b := binary.BigEndian.AppendUint32(nil, c.n)
 		b = append(b, byte(c.kind))

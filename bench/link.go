@@ -1,0 +1,124 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// link forwards TCP connections to a seeder. What the seeder sends passes at a rate,
+// all connections together, and both directions are delayed.
+type link struct {
+	l     net.Listener
+	to    string
+	delay time.Duration // one way
+	rate  float64       // bytes/s towards the client; 0 = no limit
+
+	mu   sync.Mutex
+	free time.Time // when the line can take the next chunk
+}
+
+// queue is how much a line holds beyond what it delays: 0.3 s of its rate, as home
+// routers do.
+const queue = 300 * time.Millisecond
+
+func newLink(to string, delay time.Duration, rate float64) (*link, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	k := &link{l: l, to: to, delay: delay, rate: rate}
+	go k.serve() // ends with close
+	return k, nil
+}
+
+func (k *link) addr() string { return k.l.Addr().String() }
+func (k *link) close()       { k.l.Close() }
+
+func (k *link) serve() {
+	for {
+		c, err := k.l.Accept()
+		if err != nil {
+			return
+		}
+		go k.forward(c) // ends with either connection
+	}
+}
+
+func (k *link) forward(client net.Conn) {
+	defer client.Close()
+	d := net.Dialer{Timeout: 5 * time.Second}
+	time.Sleep(2 * k.delay) // the handshake's round trip
+	seeder, err := d.Dial("tcp", k.to)
+	if err != nil {
+		return
+	}
+	defer seeder.Close()
+	// Small kernel buffers: the queue is here.
+	seeder.(*net.TCPConn).SetReadBuffer(32 << 10)
+	client.(*net.TCPConn).SetWriteBuffer(32 << 10)
+	done := make(chan struct{}, 2)
+	go func() { k.pipe(seeder, client, 0); done <- struct{}{} }()
+	go func() { k.pipe(client, seeder, k.rate); done <- struct{}{} }()
+	<-done
+}
+
+type chunk struct {
+	b  []byte
+	at time.Time
+}
+
+// pipe moves bytes from src to dst; each chunk leaves when the line has carried it
+// and arrives a delay later.
+func (k *link) pipe(dst, src net.Conn, rate float64) {
+	line := make(chan chunk, 4096)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for c := range line {
+			time.Sleep(time.Until(c.at))
+			if _, err := dst.Write(c.b); err != nil {
+				src.Close()
+			}
+		}
+		dst.Close()
+	})
+	size := 64 << 10
+	if rate > 0 {
+		size = 4 << 10
+	}
+	for {
+		b := make([]byte, size)
+		n, err := src.Read(b)
+		if n > 0 {
+			line <- chunk{b[:n], k.leave(n, rate).Add(k.delay)}
+		}
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				src.Close()
+			}
+			break
+		}
+	}
+	close(line)
+	wg.Wait()
+}
+
+// leave books n bytes on the line and returns when they have left it; it waits while
+// the queue is full.
+func (k *link) leave(n int, rate float64) time.Time {
+	if rate == 0 {
+		return time.Now()
+	}
+	k.mu.Lock()
+	now := time.Now()
+	if k.free.Before(now) {
+		k.free = now
+	}
+	k.free = k.free.Add(time.Duration(float64(n) / rate * 1e9))
+	at := k.free
+	k.mu.Unlock()
+	time.Sleep(time.Until(at.Add(-queue)))
+	return at
+}

@@ -1,0 +1,349 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+var (
+	reps = flag.Int("reps", 3, "repetitions; the table shows median [min..max]")
+	only = flag.String("only", "far,loop,tree", "scenarios")
+	bin  = flag.String("bin", "bin/btmount", "the binary to measure")
+)
+
+func main() {
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// bench is one run of everything.
+type bench struct {
+	ctx    context.Context
+	dir    string
+	bin    string
+	python string
+	table  table
+	procs  []*exec.Cmd
+}
+
+func run(ctx context.Context) error {
+	dir, err := os.MkdirTemp("", "btmount-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	b := &bench{ctx: ctx, dir: dir, python: "/usr/bin/python3", table: table{}}
+	defer b.stopAll()
+	if b.bin, err = filepath.Abs(*bin); err != nil {
+		return err
+	}
+	if _, err := os.Stat(b.bin); err != nil {
+		return fmt.Errorf("%s: not there; run make build first", *bin)
+	}
+	load, _ := os.ReadFile("/proc/loadavg")
+	fmt.Printf("%s, %d cores, load %s", runtime.Version(), runtime.NumCPU(), load)
+	for _, s := range strings.Split(*only, ",") {
+		do := map[string]func() error{"far": b.far, "loop": b.loop, "tree": b.tree}[s]
+		if do == nil {
+			return fmt.Errorf("no scenario %q", s)
+		}
+		if err := do(); err != nil {
+			return fmt.Errorf("%s: %w", s, err)
+		}
+	}
+	b.table.print(os.Stdout)
+	return ctx.Err()
+}
+
+// file makes a file of random bytes and its torrent with pieces of 1 MiB.
+func (b *bench) file(name string, size int64) (torrent string, err error) {
+	path := filepath.Join(b.dir, name)
+	f, err := os.Create(path)
+	if err != nil {
+		return "", err
+	}
+	if _, err := io.CopyN(f, rand.NewChaCha8([32]byte{1}), size); err != nil {
+		return "", err
+	}
+	return b.torrent(path), f.Close()
+}
+
+// torrent makes the .torrent of a path with btmount seed, which is stopped at once.
+func (b *bench) torrent(path string) string {
+	out := path + ".torrent"
+	cmd := exec.CommandContext(b.ctx, b.bin, "seed", path, "--out", out, "--piece-length", "1MiB", "--no-dht", "--listen", "127.0.0.1:0", "--state-dir", b.dir+"/state")
+	p, _ := cmd.StdoutPipe()
+	if cmd.Start() == nil {
+		r := bufio.NewReader(p)
+		for line, err := r.ReadString('\n'); err == nil && !strings.HasPrefix(line, "seeding"); line, err = r.ReadString('\n') {
+		}
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+	}
+	return out
+}
+
+// seeder starts a libtorrent seeder and returns its address.
+func (b *bench) seeder(torrent string) (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	addr := l.Addr().String()
+	l.Close()
+	_, port, _ := net.SplitHostPort(addr)
+	cmd := exec.Command(b.python, "bench/testdata/seed.py", port, b.dir, torrent)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", err
+	}
+	if err := cmd.Start(); err != nil {
+		return "", err
+	}
+	b.procs = append(b.procs, cmd)
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
+		return "", fmt.Errorf("seeder: %q, %w; is python3-libtorrent installed?", line, err)
+	}
+	return addr, nil
+}
+
+func (b *bench) stopAll() {
+	for _, p := range b.procs {
+		p.Process.Kill()
+		p.Wait()
+	}
+	b.procs = nil
+}
+
+// mounted is a running btmount.
+type mounted struct {
+	cmd  *exec.Cmd
+	mnt  string
+	work string
+}
+
+func (b *bench) mount(torrent string, peers ...string) (*mounted, error) {
+	work, err := os.MkdirTemp(b.dir, "run-")
+	if err != nil {
+		return nil, err
+	}
+	m := &mounted{mnt: work + "/mnt", work: work}
+	if err := os.Mkdir(m.mnt, 0o755); err != nil {
+		return nil, err
+	}
+	args := []string{"mount", m.mnt, torrent, "--no-dht", "--listen", "127.0.0.1:0", "--cache-dir", work + "/cache", "--state-dir", work + "/state"}
+	for _, p := range peers {
+		args = append(args, "--peer", p)
+	}
+	m.cmd = exec.Command(b.bin, args...)
+	m.cmd.Stderr = os.Stderr
+	out, err := m.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := m.cmd.Start(); err != nil {
+		return nil, err
+	}
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		return nil, fmt.Errorf("mount: %w", err)
+	}
+	return m, m.waitPeers(len(peers))
+}
+
+// waitPeers waits until all peers are connected and have unchoked us.
+func (m *mounted) waitPeers(n int) error {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		var s struct {
+			Torrents []struct {
+				Swarm []struct{ Connected, Choked bool }
+			}
+		}
+		text, err := os.ReadFile(m.mnt + "/.btmount/status.json")
+		if err != nil || json.Unmarshal(text, &s) != nil {
+			return fmt.Errorf("status.json: %w", err)
+		}
+		ready := 0
+		for _, p := range s.Torrents[0].Swarm {
+			if p.Connected && !p.Choked {
+				ready++
+			}
+		}
+		if ready >= n {
+			return nil
+		}
+	}
+	return fmt.Errorf("fewer than %d peers connected", n)
+}
+
+// close unmounts and returns the CPU seconds and the largest RSS in MB.
+func (m *mounted) close() (cpu, rss float64) {
+	m.cmd.Process.Signal(syscall.SIGTERM)
+	m.cmd.Wait()
+	u := m.cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	os.RemoveAll(m.work)
+	return seconds(u.Utime) + seconds(u.Stime), float64(u.Maxrss) / 1000
+}
+
+func seconds(t syscall.Timeval) float64 { return float64(t.Sec) + float64(t.Usec)/1e6 }
+
+// read reads a file in order for so long and returns bytes and seconds, and whether
+// all of it was as in the original.
+func readFor(path, orig string, limit time.Duration) (n int64, took float64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer f.Close()
+	o, err := os.Open(orig)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer o.Close()
+	a, c := make([]byte, 1<<20), make([]byte, 1<<20)
+	start := time.Now()
+	for time.Since(start) < limit {
+		k, err := io.ReadFull(f, a)
+		if k == 0 {
+			break
+		}
+		if _, err := io.ReadFull(o, c[:k]); err != nil {
+			return n, 0, err
+		}
+		if !bytes.Equal(a[:k], c[:k]) {
+			return n, 0, fmt.Errorf("wrong bytes near %d", n)
+		}
+		n += int64(k)
+		if err != nil {
+			break
+		}
+	}
+	return n, time.Since(start).Seconds(), nil
+}
+
+// offsets are places to seek to, each in another 8 MiB, the same for every system.
+func offsets(size int64, n int) (out []int64) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for _, slot := range r.Perm(int(size / (8 << 20)))[:n] {
+		out = append(out, int64(slot)*(8<<20)+int64(r.IntN(7<<20)))
+	}
+	return out
+}
+
+func seeks(path, orig string, at []int64) (took []float64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	o, err := os.Open(orig)
+	if err != nil {
+		return nil, err
+	}
+	defer o.Close()
+	got, want := make([]byte, 64<<10), make([]byte, 64<<10)
+	for _, off := range at {
+		start := time.Now()
+		if _, err := f.ReadAt(got, off); err != nil {
+			return nil, err
+		}
+		took = append(took, time.Since(start).Seconds())
+		if _, err := o.ReadAt(want, off); err != nil || !bytes.Equal(got, want) {
+			return nil, fmt.Errorf("wrong bytes at %d", off)
+		}
+	}
+	return took, nil
+}
+
+// libtorrent runs lt.py and returns the numbers that it prints.
+func (b *bench) libtorrent(mode, torrent string, limit float64, at []int64, peers ...string) ([]float64, error) {
+	work, err := os.MkdirTemp(b.dir, "lt-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(work)
+	places := make([]string, len(at))
+	for i, o := range at {
+		places[i] = strconv.FormatInt(o, 10)
+	}
+	args := append([]string{"bench/testdata/lt.py", mode, torrent, work, fmt.Sprint(limit), strings.Join(places, ",")}, peers...)
+	cmd := exec.CommandContext(b.ctx, b.python, args...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("libtorrent: %w", err)
+	}
+	var nums []float64
+	for _, f := range strings.FieldsFunc(string(out), func(r rune) bool { return r == ' ' || r == ',' || r == '\n' }) {
+		v, err := strconv.ParseFloat(f, 64)
+		if err != nil {
+			return nil, err
+		}
+		nums = append(nums, v)
+	}
+	return nums, nil
+}
+
+func median(v []float64) float64 {
+	v = slices.Sorted(slices.Values(v))
+	return v[len(v)/2]
+}
+
+// table collects figures: scenario and metric, then system, then values.
+type table map[string]map[string][]float64
+
+func (t table) add(metric, system string, v float64) {
+	if t[metric] == nil {
+		t[metric] = map[string][]float64{}
+	}
+	t[metric][system] = append(t[metric][system], v)
+}
+
+func (t table) print(w io.Writer) {
+	var metrics []string
+	for m := range t {
+		metrics = append(metrics, m)
+	}
+	slices.Sort(metrics)
+	fmt.Fprintf(w, "\n| metric | btmount | beside it |\n| --- | --- | --- |\n")
+	for _, m := range metrics {
+		row := [2]string{"-", ""}
+		ours := t[m]["btmount"]
+		for _, system := range slices.Sorted(maps.Keys(t[m])) {
+			v := t[m][system]
+			text := fmt.Sprintf("%.3g [%.3g..%.3g]", median(v), slices.Min(v), slices.Max(v))
+			if system == "btmount" {
+				row[0] = text
+				continue
+			}
+			if ours != nil {
+				text += fmt.Sprintf(", ratio %.2f", median(ours)/median(v))
+			}
+			row[1] += system + " " + text + "; "
+		}
+		fmt.Fprintf(w, "| %s | %s | %s |\n", m, row[0], strings.TrimSuffix(row[1], "; "))
+	}
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	farRate  = 2e6 // bytes/s of each of four links
+	farDelay = 25 * time.Millisecond
+	farSize  = 512 << 20
+	piece    = 1 << 20
+)
+
+// far: seeks and reading in order on a path of 50 ms, four links of 2 MB/s.
+func (b *bench) far() error {
+	torrent, err := b.file("far.bin", farSize)
+	if err != nil {
+		return err
+	}
+	var peers []string
+	for range 4 {
+		addr, err := b.seeder(torrent)
+		if err != nil {
+			return err
+		}
+		k, err := newLink(addr, farDelay, farRate)
+		if err != nil {
+			return err
+		}
+		defer k.close()
+		peers = append(peers, k.addr())
+	}
+	defer b.stopAll()
+	at := offsets(farSize, 24)
+	floor := (2 * farDelay).Seconds() + piece/(4*farRate)
+	for range *reps {
+		m, err := b.mount(torrent, peers...)
+		if err != nil {
+			return err
+		}
+		n, took, err := readFor(m.mnt+"/torrents/far.bin", b.dir+"/far.bin", 10*time.Second)
+		if err != nil {
+			m.close()
+			return err
+		}
+		b.table.add("far: MB/s in order, from cold (link 8)", "btmount", float64(n)/took/1e6)
+		lat, err := seeks(m.mnt+"/torrents/far.bin", b.dir+"/far.bin", at)
+		m.close()
+		if err != nil {
+			return err
+		}
+		b.addSeeks("btmount", lat, floor)
+		seq, err := b.libtorrent("seq", torrent, 10, nil, peers...)
+		if err != nil {
+			return err
+		}
+		b.table.add("far: MB/s in order, from cold (link 8)", "libtorrent", seq[0]/seq[1]/1e6)
+		if lat, err = b.libtorrent("seek", torrent, 0, at, peers...); err != nil {
+			return err
+		}
+		b.addSeeks("libtorrent deadline", lat, floor)
+	}
+	return nil
+}
+
+func (b *bench) addSeeks(system string, lat []float64, floor float64) {
+	lat = slices.Sorted(slices.Values(lat))
+	b.table.add(fmt.Sprintf("far: seek p50, x floor of %.3f s", floor), system, median(lat)/floor)
+	b.table.add(fmt.Sprintf("far: seek p95, x floor of %.3f s", floor), system, lat[len(lat)*95/100]/floor)
+}
+
+// loop: a whole file from one seeder without a limit; CPU and memory.
+func (b *bench) loop() error {
+	const size = 1 << 30
+	torrent, err := b.file("loop.bin", size)
+	if err != nil {
+		return err
+	}
+	addr, err := b.seeder(torrent)
+	if err != nil {
+		return err
+	}
+	defer b.stopAll()
+	for range *reps {
+		m, err := b.mount(torrent, addr)
+		if err != nil {
+			return err
+		}
+		n, took, err := readFor(m.mnt+"/torrents/loop.bin", b.dir+"/loop.bin", time.Hour)
+		idle := 0.0
+		if err == nil {
+			idle = m.idle(3 * time.Second)
+		}
+		cpu, rss := m.close()
+		if err != nil {
+			return err
+		}
+		b.table.add("loop: MB/s (btmount: through the mount, compared)", "btmount", float64(n)/took/1e6)
+		b.table.add("loop: CPU s/GB", "btmount", cpu/(size/1e9))
+		b.table.add("loop: RSS MB, most", "btmount", rss)
+		b.table.add("loop: idle CPU %", "btmount", idle)
+		seq, err := b.libtorrent("seq", torrent, 3600, nil, addr)
+		if err != nil {
+			return err
+		}
+		b.table.add("loop: MB/s (btmount: through the mount, compared)", "libtorrent", seq[0]/seq[1]/1e6)
+		b.table.add("loop: CPU s/GB", "libtorrent", seq[2]/(size/1e9))
+	}
+	return nil
+}
+
+// idle returns the CPU that the daemon uses while nobody reads, in percent.
+func (m *mounted) idle(d time.Duration) float64 {
+	ticks := func() float64 {
+		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", m.cmd.Process.Pid))
+		f := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+		var u, s float64
+		fmt.Sscan(f[11], &u)
+		fmt.Sscan(f[12], &s)
+		return u + s
+	}
+	before := ticks()
+	time.Sleep(d)
+	return (ticks() - before) / d.Seconds() // a tick is a hundredth of a second
+}
+
+// tree: ls -lR of 20,000 files, beside the same tree on the host's filesystem.
+func (b *bench) tree() error {
+	root := filepath.Join(b.dir, "tree")
+	for d := range 500 {
+		dir := filepath.Join(root, fmt.Sprintf("d%03d", d))
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		for f := range 40 {
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("f%03d", f)), []byte(dir), 0o644); err != nil {
+				return err
+			}
+		}
+	}
+	torrent := b.torrent(root)
+	for range *reps {
+		m, err := b.mount(torrent)
+		if err != nil {
+			return err
+		}
+		for _, pass := range []string{"first", "second"} {
+			b.table.add("tree: ls -lR of 20,000 files, s, "+pass, "btmount", list(m.mnt+"/torrents/tree"))
+			b.table.add("tree: ls -lR of 20,000 files, s, "+pass, "host", list(root))
+		}
+		m.close()
+	}
+	return nil
+}
+
+func list(dir string) float64 {
+	cmd := exec.Command("ls", "-lR", dir)
+	start := time.Now()
+	if err := cmd.Run(); err != nil {
+		return -1
+	}
+	return time.Since(start).Seconds()
+}
