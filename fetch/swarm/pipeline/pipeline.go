@@ -27,9 +27,10 @@
 // One exception: Transmission answers what it finds in its queue twice a second,
 // and goes on only as long as the queue does not run empty. Asked for two blocks
 // at a time it brings two blocks per half second for ever, and looks as if it were
-// that slow. So of a peer whose blocks come in bursts with gaps between them, twice
+// that slow. So of a peer that spends most of its time in gaps between bursts, twice
 // as much is asked as it brings from one gap to the next, up to maxBurst blocks:
 // a peer that is as slow as it looks holds no more than it can bring in two gaps.
+// For the same reason a pause as long as others before it is no silence.
 package pipeline
 
 import (
@@ -46,8 +47,9 @@ const (
 	unknownLimit = 6   // blocks on the way to a peer of unknown rate: a slow one must not hold many
 	memory       = 0.4 // seconds over which the rate is averaged
 	minSamples   = 3
-	burstMemory  = 4 // seconds until a gap counts for a third
-	maxBurst     = 32
+	burstMemory  = 4   // seconds until a gap counts for a third
+	burstShare   = 0.4 // of the time is spent in gaps by a peer that sends in bursts
+	maxBurst     = 256
 	guessRate    = 64 << 10 // of a peer not yet measured, bytes/s: it must earn more
 )
 
@@ -64,6 +66,7 @@ type Pipe struct {
 	samples     int       // blocks that the rate is made of
 	late        float64   // decayed lateness against the prediction, seconds
 	gap         float64   // decayed longest pause between two blocks that were both asked, seconds
+	paused      float64   // decayed share of the time that was spent in long pauses
 }
 
 // Known reports whether the rate has been measured.
@@ -92,16 +95,26 @@ func (p *Pipe) Sent(now time.Time, n int) {
 func (p *Pipe) Arrived(now, sent, due time.Time, n int) {
 	p.Gone(n)
 	if dt := now.Sub(p.last).Seconds(); !p.last.IsZero() && sent.Before(p.last) && dt >= 0 {
+		p.pause(dt)
 		keep := math.Exp(-dt / memory)
 		p.bytes = p.bytes*keep + float64(n)
 		p.secs = p.secs*keep + dt
 		p.samples++
-		p.gap = math.Max(dt, p.gap*math.Exp(-dt/burstMemory))
 	} else if rtt := now.Sub(sent) - secs(float64(n)/p.Rate()); p.Known() && rtt > 0 {
 		p.Trip(rtt)
 	}
 	p.late += (math.Max(0, now.Sub(due).Seconds()) - p.late) / 16
 	p.last = now
+}
+
+// pause notes the time between two blocks that were both asked.
+func (p *Pipe) pause(dt float64) {
+	keep := math.Exp(-dt / burstMemory)
+	p.gap = math.Max(dt, p.gap*keep)
+	p.paused *= keep
+	if dt > 1.5*p.block().Seconds() {
+		p.paused += 1 - keep
+	}
 }
 
 // Trip notes a measured round trip.
@@ -124,7 +137,7 @@ func (p *Pipe) Limit() int {
 		return min(unknownLimit, reqq)
 	}
 	n := p.Rate() * (p.RTT + TargetQueue).Seconds() / wire.BlockSize
-	if p.gap > 1.5*p.block().Seconds() {
+	if p.paused > burstShare {
 		n = math.Max(n, math.Min(2*p.Rate()*p.gap/wire.BlockSize, maxBurst))
 	}
 	return min(max(2, int(n)), reqq)
@@ -178,7 +191,7 @@ func (p *Pipe) Silent(now time.Time) bool {
 	if p.outstanding == 0 {
 		return false
 	}
-	allow := p.RTT + 200*time.Millisecond + 3*p.block() + 4*p.dev()
+	allow := p.RTT + max(200*time.Millisecond, secs(1.5*p.gap)) + 3*p.block() + 4*p.dev()
 	if !p.Known() {
 		allow = p.RTT + time.Second
 	}

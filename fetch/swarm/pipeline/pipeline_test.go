@@ -61,12 +61,13 @@ func TestLimitFillsThePathAndNoMore(t *testing.T) {
 // that is no limit.
 func TestLimitGrowsForBursts(t *testing.T) {
 	var p Pipe
+	p.Reqq = 512
 	p.Trip(10 * time.Microsecond)
 	now := time.Unix(0, 0)
 	p.Sent(now, block)
 	p.Sent(now, block)
 	asked := []time.Time{now, now}
-	for range 20 {
+	for range 40 {
 		now = now.Add(500 * time.Millisecond)
 		for i, sent := range asked { // all of the queue at once, each refilled as it comes
 			at := now.Add(time.Duration(i) * 100 * time.Microsecond)
@@ -80,7 +81,7 @@ func TestLimitGrowsForBursts(t *testing.T) {
 		}
 	}
 	if got := p.Limit(); got != maxBurst {
-		t.Errorf("limit %d after 10 s, want %d", got, maxBurst)
+		t.Errorf("limit %d after 20 s, want %d", got, maxBurst)
 	}
 }
 
