@@ -56,7 +56,7 @@ func (h *fileHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.Rea
 	}
 	number := contentErrno(err, r.cause())
 	switch number {
-	case syscall.ETIMEDOUT:
+	case syscall.ETIMEDOUT, syscall.ENODATA: // a timeout too, of which more is known
 		if !again {
 			h.miss(off, int64(len(dest)))
 		}
