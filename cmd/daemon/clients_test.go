@@ -108,9 +108,12 @@ func (f folders) torrent(t testing.TB) daemon.TorrentStatus {
 }
 
 // seed runs btmount seed with a .torrent that is there already and returns its address.
-func seed(t testing.TB, torrent, data string, args ...string) (addr string, p *proc) {
+func seed(t testing.TB, data *payload, args ...string) (addr string, p *proc) {
 	t.Helper()
-	all := append([]string{"seed", data, "--out", torrent, "--state-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--log-level", "info"}, args...)
+	all := append([]string{
+		"seed", data.dir, "--out", data.torrent, "--state-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--log-level", "info",
+		fmt.Sprintf("--piece-length=%dB", data.pieces), fmt.Sprintf("--hybrid=%v", data.meta.Info.V2), fmt.Sprintf("--private=%v", data.meta.Info.Private),
+	}, args...)
 	p = start(t, btmount, all...)
 	return p.await(`^seeding .* on (\S+);`)[1], p
 }

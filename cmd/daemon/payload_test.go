@@ -7,6 +7,7 @@ import (
 	"fmt"
 	iofs "io/fs"
 	"math/rand/v2"
+	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
@@ -27,8 +28,8 @@ type payload struct {
 func (p *payload) name() string            { return filepath.Base(p.dir) }
 func (p *payload) file(elem string) string { return filepath.Join(p.dir, elem) }
 func (p *payload) parent() string          { return filepath.Dir(p.dir) }
-func (p *payload) magnet(more ...string) string {
-	return fmt.Sprintf("magnet:?xt=urn:btih:%s&dn=%s", p.meta.Info.Hash, p.name())
+func (p *payload) magnet() string {
+	return fmt.Sprintf("magnet:?xt=urn:btih:%s&dn=%s", p.meta.Info.Hash, url.QueryEscape(p.name()))
 }
 
 var created = time.Date(2021, 5, 4, 3, 2, 1, 0, time.UTC)

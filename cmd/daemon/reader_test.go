@@ -216,47 +216,46 @@ func mapped(mounted string, want []byte) error {
 	return nil
 }
 
-// flood reads files with many descriptors until it is killed or the mount goes
-// away; any wrong byte ends it with an error.
+// flood reads with many descriptors until it is killed or the mount goes away; any
+// wrong byte ends it with an error.
 func flood(readers string, files []string) error {
 	n, err := strconv.Atoi(readers)
 	if err != nil {
 		return err
 	}
-	wrong := make(chan error, n)
-	for i := range n {
-		go func() {
-			mounted, original := files[0], files[1]
-			want, err := os.ReadFile(original)
-			if err != nil {
-				wrong <- err
-				return
-			}
-			r := rand.New(rand.NewPCG(2, uint64(i)))
-			f, err := os.Open(mounted)
-			if err != nil {
-				wrong <- nil
-				return
-			}
-			buf := make([]byte, 64<<10)
-			for {
-				at := r.IntN(len(want) - len(buf))
-				if _, err := f.ReadAt(buf, int64(at)); err != nil {
-					wrong <- nil // the mount is gone
-					return
-				}
-				if !bytes.Equal(buf, want[at:at+len(buf)]) {
-					wrong <- fmt.Errorf("wrong bytes at %d", at)
-					return
-				}
-			}
-		}()
+	want, err := os.ReadFile(files[1])
+	if err != nil {
+		return err
 	}
 	fmt.Println("reading")
+	wrong := make(chan error, n)
+	for i := range n {
+		go func() { wrong <- readAround(files[0], want, uint64(i)) }()
+	}
 	for range n {
 		if err := <-wrong; err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// readAround reads here and there. A mount that is gone is no error.
+func readAround(mounted string, want []byte, seed uint64) error {
+	f, err := os.Open(mounted)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	r := rand.New(rand.NewPCG(2, seed))
+	buf := make([]byte, 64<<10)
+	for {
+		at := r.IntN(len(want) - len(buf))
+		if _, err := f.ReadAt(buf, int64(at)); err != nil {
+			return nil
+		}
+		if !bytes.Equal(buf, want[at:at+len(buf)]) {
+			return fmt.Errorf("wrong bytes at %d", at)
+		}
+	}
 }
