@@ -131,6 +131,7 @@ func (t *Torrent) arrived(c *conn, batch []arrival) {
 		return
 	}
 	for _, a := range batch {
+		delete(c.cancelled, blockKey{piece: a.piece, begin: a.block * wire.BlockSize})
 		r, known := c.view.Done(a.piece, a.block)
 		if known {
 			c.view.Pipe.Arrived(a.at, r.Sent, r.Due, a.size)

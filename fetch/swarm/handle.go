@@ -219,7 +219,11 @@ func (t *Torrent) rejected(c *conn, piece, begin int) {
 		return
 	}
 	t.release(c, piece, begin/wire.BlockSize)
-	if !c.view.Choked {
+	key := blockKey{piece: piece, begin: begin}
+	_, cancelled := c.cancelled[key]
+	delete(c.cancelled, key)
+	// The answer to a cancel says nothing about what the peer would serve.
+	if !c.view.Choked && !cancelled {
 		if c.view.Refuse == nil {
 			c.view.Refuse = map[int]time.Time{}
 		}
