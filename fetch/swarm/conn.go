@@ -48,8 +48,8 @@ type conn struct {
 	suspect    bool // took part in a piece that failed
 	retryMute  time.Time
 	muteWait   time.Duration
-	cancelled  map[blockKey]struct{} // taken back and not yet answered; sizes are 0
-	theirs     map[string]byte       // their extension ids
+	cancelled  map[blockKey]time.Time // taken back and not yet answered; sizes are 0
+	theirs     map[string]byte        // their extension ids
 	version    string
 	closed     bool
 
@@ -142,16 +142,14 @@ func (c *conn) request(asks []picker.Request) {
 }
 
 // cancel takes requests back. The blocks stay "asked": most come all the same. With
-// BEP 6 the others are rejected.
+// BEP 6 the others should be rejected; Transmission says nothing (see expire).
 func (c *conn) cancel(piece int, size func(int) int, blocks ...int) {
 	var b []byte
 	if c.cancelled == nil || len(c.cancelled) > 4096 {
-		c.cancelled = map[blockKey]struct{}{}
+		c.cancelled = map[blockKey]time.Time{}
 	}
 	for _, bl := range blocks {
-		if c.fast {
-			c.cancelled[blockKey{piece: piece, begin: bl * wire.BlockSize}] = struct{}{}
-		}
+		c.cancelled[blockKey{piece: piece, begin: bl * wire.BlockSize}] = c.t.clock
 		b = wire.AppendRange(b, pp.Cancel, piece, bl*wire.BlockSize, size(bl))
 	}
 	c.write(b)

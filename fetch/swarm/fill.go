@@ -1,7 +1,9 @@
 package swarm
 
 import (
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/btmount/btmount/fetch/swarm/picker"
@@ -18,6 +20,8 @@ const (
 	// A silent peer is tried with one block after this, then twice as long.
 	muteFirst = 2 * time.Second
 	muteMost  = 30 * time.Second
+	// A request that was taken back, and not answered after this, never will be.
+	cancelWait = 2 * time.Second
 )
 
 // peers returns what the picker sees of the connections.
@@ -131,8 +135,8 @@ func (t *Torrent) arrived(c *conn, batch []arrival) {
 		return
 	}
 	for _, a := range batch {
-		delete(c.cancelled, blockKey{piece: a.piece, begin: a.block * wire.BlockSize})
 		r, known := c.view.Done(a.piece, a.block)
+		c.answered(a.piece, a.block)
 		if known {
 			c.view.Pipe.Arrived(a.at, r.Sent, r.Due, a.size)
 		}
@@ -234,9 +238,44 @@ func (t *Torrent) other(than *conn) bool {
 	return false
 }
 
+// answered notes that a block came. If it was asked for twice, with a cancel between,
+// the second answer may come, or not.
+func (c *conn) answered(piece, block int) {
+	key := blockKey{piece: piece, begin: block * wire.BlockSize}
+	if _, ok := c.cancelled[key]; !ok {
+		return
+	}
+	if slices.ContainsFunc(c.view.Asked, func(r picker.Request) bool { return r.Piece == piece && r.Block == block }) {
+		c.cancelled[key] = c.t.clock
+	} else {
+		delete(c.cancelled, key)
+	}
+}
+
+// expire stops counting on answers to requests that were taken back some time ago:
+// there may never be any, and meanwhile they stand for blocks on the way.
+func (c *conn) expire() (freed bool) {
+	if len(c.cancelled) == 0 {
+		return false
+	}
+	old := func(at time.Time) bool { return c.t.clock.Sub(at) > cancelWait }
+	c.view.Asked = slices.DeleteFunc(c.view.Asked, func(r picker.Request) bool {
+		at, ok := c.cancelled[blockKey{piece: r.Piece, begin: r.Block * wire.BlockSize}]
+		gone := ok && old(at) && !r.Sent.After(at)
+		if gone {
+			c.view.Pipe.Gone(r.Size)
+			freed = true
+		}
+		return gone
+	})
+	maps.DeleteFunc(c.cancelled, func(_ blockKey, at time.Time) bool { return old(at) })
+	return freed
+}
+
 // watch looks for peers that fell silent and tries silent ones again.
 func (t *Torrent) watch() (freed bool) {
 	for c := range t.conns {
+		freed = c.expire() || freed
 		switch {
 		case c.view.Mute && t.clock.After(c.retryMute):
 			c.view.Mute = false

@@ -50,6 +50,7 @@ const (
 	burstMemory  = 4   // seconds until a gap counts for a third
 	burstShare   = 0.4 // of the time is spent in gaps by a peer that sends in bursts
 	maxBurst     = 256
+	maxPause     = 2        // seconds
 	guessRate    = 64 << 10 // of a peer not yet measured, bytes/s: it must earn more
 )
 
@@ -65,7 +66,7 @@ type Pipe struct {
 	bytes, secs float64   // decayed busy bytes and seconds
 	samples     int       // blocks that the rate is made of
 	late        float64   // decayed lateness against the prediction, seconds
-	gap         float64   // decayed longest pause between two blocks that were both asked, seconds
+	gap         float64   // decayed longest pause, seconds
 	paused      float64   // decayed share of the time that was spent in long pauses
 }
 
@@ -101,14 +102,17 @@ func (p *Pipe) Arrived(now, sent, due time.Time, n int) {
 		p.secs = p.secs*keep + dt
 		p.samples++
 	} else if rtt := now.Sub(sent) - secs(float64(n)/p.Rate()); p.Known() && rtt > 0 {
+		p.pause((rtt - p.RTT).Seconds())
 		p.Trip(rtt)
 	}
 	p.late += (math.Max(0, now.Sub(due).Seconds()) - p.late) / 16
 	p.last = now
 }
 
-// pause notes the time between two blocks that were both asked.
+// pause notes a time during which nothing came, although it had been asked for and
+// the round trip was over.
 func (p *Pipe) pause(dt float64) {
+	dt = math.Max(0, math.Min(dt, maxPause))
 	keep := math.Exp(-dt / burstMemory)
 	p.gap = math.Max(dt, p.gap*keep)
 	p.paused *= keep
