@@ -42,7 +42,7 @@ func mount(t testing.TB, args ...string) *mounted {
 func (f folders) mount(t testing.TB, args ...string) *mounted {
 	t.Helper()
 	m := &mounted{folders: f}
-	all := append([]string{"mount", f.point, "--cache-dir", f.cache, "--state-dir", f.state, "--log-level", "info", "--listen", "127.0.0.1:0"}, args...)
+	all := append([]string{"mount", f.point, "--cache-dir", f.cache, "--state-dir", f.state, "--log-level", logLevel, "--listen", "127.0.0.1:0"}, args...)
 	m.proc = command(t, btmount, all...)
 	m.cmd.Env = append(os.Environ(), "GOTRACEBACK=all")
 	t.Cleanup(func() { // after the process was killed, if it had to be
@@ -52,6 +52,9 @@ func (f folders) mount(t testing.TB, args ...string) *mounted {
 	})
 	m.start()
 	t.Cleanup(m.stop)
+	if logLevel != "info" {
+		t.Cleanup(func() { t.Logf("%s", m.out) })
+	}
 	m.listen = m.await(`^mounted .* reach us at (\S+);`)[1]
 	return m
 }

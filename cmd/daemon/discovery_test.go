@@ -20,7 +20,8 @@ func TestTracker(t *testing.T) {
 			m := mount(t, p.torrent, "--no-dht", "--tracker", url)
 			same(t, "sequential", m.path("film"), p.dir)
 			s := m.torrent(t)
-			if len(s.Trackers) != 1 || len(s.Swarm) == 0 || s.Swarm[0].Source != "tracker" {
+			// Either may have found the other first.
+			if len(s.Trackers) != 1 || s.Trackers[0].Err != nil || len(s.Swarm) == 0 {
 				t.Errorf("trackers %+v, swarm %+v", s.Trackers, s.Swarm)
 			}
 		})

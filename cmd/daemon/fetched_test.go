@@ -48,7 +48,7 @@ func TestSeedToOthers(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "gift")
 		mustWrite(t, filepath.Join(dir, "big"), 24<<20+77)
 		for i := range 100 {
-			mustWrite(t, filepath.Join(dir, "tree", fmt.Sprintf("file %d", i)), int64(i*997%9000))
+			mustWrite(t, filepath.Join(dir, "tree", fmt.Sprintf("file %d", i)), int64(1+i*997%9000))
 		}
 		p := mustTorrent(t, dir, metainfo.MakeConfig{PieceLength: 128 << 10, Hybrid: hybrid})
 		for name, fetch := range map[string]func(testing.TB, string) fetcher{

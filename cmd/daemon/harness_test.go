@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -46,7 +47,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(scratch)
 	btmount = filepath.Join(scratch, "btmount")
-	build := exec.Command(goTool(), "build", "-buildvcs=false", "-o", btmount, "github.com/btmount/btmount/cmd/btmount")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", btmount, "github.com/btmount/btmount/cmd/btmount")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "building btmount:", err)
@@ -67,14 +68,6 @@ func run(m *testing.M) int {
 		return 1
 	}
 	return code
-}
-
-// goTool finds go, which need not be in PATH while a test runs.
-func goTool() string {
-	if p, err := exec.LookPath("go"); err == nil {
-		return p
-	}
-	return filepath.Join(runtime.GOROOT(), "bin", "go")
 }
 
 // need finds a program that other people wrote. CI has them all.
@@ -279,3 +272,6 @@ func deadline(t testing.TB, limit time.Duration) context.Context {
 	t.Cleanup(cancel)
 	return ctx
 }
+
+// logLevel is of the daemons that are started.
+var logLevel = cmp.Or(os.Getenv("BTMOUNT_TEST_LOG"), "info")

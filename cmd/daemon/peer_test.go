@@ -70,7 +70,7 @@ func dialRaw(addr string, meta *metainfo.Meta) (*rawPeer, error) {
 		return nil, err
 	}
 	p := &rawPeer{Conn: c, meta: meta}
-	if err := p.hello(); err == nil {
+	if err = p.hello(); err == nil {
 		err = p.hear()
 	}
 	if err != nil {
