@@ -59,8 +59,10 @@ func TestSeedToOthers(t *testing.T) {
 				if source != p.torrent {
 					kind = "magnet"
 				}
-				if hybrid && kind == "magnet" && name != "libtorrent" {
-					continue // the same bytes on the wire as a v1 magnet
+				if hybrid && name != "libtorrent" {
+					// transmission 3.00 refuses every hybrid .torrent as corrupt, aria2 1.36
+					// joins the swarm of a wrong info-hash; those that libtorrent makes as well.
+					continue
 				}
 				t.Run(fmt.Sprintf("%s/%s/hybrid=%v", name, kind, hybrid), func(t *testing.T) {
 					f := fetch(t, source)
