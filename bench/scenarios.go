@@ -44,13 +44,13 @@ func (b *bench) far() error {
 		if err != nil {
 			return err
 		}
-		n, took, err := readFor(m.mnt+"/torrents/far.bin", b.dir+"/far.bin", 10*time.Second)
+		n, took, err := readFor(m.mnt+"/torrents/far.bin", 10*time.Second)
 		if err != nil {
 			m.close()
 			return err
 		}
 		b.table.add("far: MB/s in order, from cold (link 8)", "btmount", float64(n)/took/1e6)
-		lat, err := seeks(m.mnt+"/torrents/far.bin", b.dir+"/far.bin", at)
+		lat, err := seeks(m.mnt+"/torrents/far.bin", at)
 		m.close()
 		if err != nil {
 			return err
@@ -95,7 +95,7 @@ func (b *bench) loop() error {
 		if err != nil {
 			return err
 		}
-		n, took, err := readFor(m.mnt+"/torrents/loop.bin", b.dir+"/loop.bin", time.Hour)
+		n, took, err := readFor(m.mnt+"/torrents/loop.bin", time.Hour)
 		idle := 0.0
 		if err == nil {
 			idle = m.idle(3 * time.Second)
