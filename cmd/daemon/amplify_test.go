@@ -35,9 +35,13 @@ func TestAmplification(t *testing.T) {
 	})
 }
 
-// film makes an mp4 of some 60 MB with its index at the end.
+// film makes an mp4 of some 60 MB (soak: 240 MB) with its index at the end.
 func film(t testing.TB) *payload {
 	t.Helper()
+	size := int64(60 << 20)
+	if soak {
+		size *= 4
+	}
 	need(t, "ffmpeg")
 	need(t, "ffprobe")
 	dir := t.TempDir()
@@ -47,7 +51,7 @@ func film(t testing.TB) *payload {
 	if err != nil {
 		t.Fatal(err)
 	}
-	output(t, patience, "ffmpeg", "-v", "error", "-stream_loop", strconv.Itoa(int(60<<20/st.Size())), "-i", short, "-c", "copy", long)
+	output(t, patience, "ffmpeg", "-v", "error", "-stream_loop", strconv.Itoa(int(size/st.Size())), "-i", short, "-c", "copy", long)
 	return mustTorrent(t, long, metainfo.MakeConfig{PieceLength: 256 << 10})
 }
 

@@ -192,6 +192,33 @@ func TestHostilePeers(t *testing.T) {
 	}
 }
 
+// The only peer knows no BEP 6 and drops requests without a word, as Transmission does
+// when its queue is full. What is lost is asked for again, and nothing else.
+func TestOnlyPeerDropsRequests(t *testing.T) {
+	t.Parallel()
+	p := single(t, "film", 4<<20+5, metainfo.MakeConfig{PieceLength: 256 << 10})
+	data := mustRead(t, p.dir)
+	addr := rawPeer{meta: p.meta, data: data, slow: true}.listen(t, func(p *rawPeer) error {
+		_ = p.say(wire.AppendBitfield(nil, p.meta.Info.NumPieces(), func(int) bool { return true }), wire.AppendFlag(nil, pp.Unchoke))
+		n, dropped := 0, map[[2]uint32]bool{}
+		return p.answer(func(m wire.Message) error {
+			at := [2]uint32{uint32(m.Index), uint32(m.Begin)}
+			if n++; !dropped[at] && (n%50 == 7 || int(m.Index) == p.meta.Info.NumPieces()-1) {
+				dropped[at] = true
+				return nil
+			}
+			return p.serve(m)
+		})
+	})
+	m := mount(t, append(peers(addr), p.torrent)...)
+	same(t, "sequential", m.path("film"), p.dir)
+	s := m.torrent(t)
+	t.Logf("downloaded %d, wasted %d", s.Downloaded, s.Wasted)
+	if s.Wasted > s.Size/20 {
+		t.Errorf("%d bytes came twice", s.Wasted)
+	}
+}
+
 // honest connects a peer to a daemon that has everything and behaves.
 func honest(t testing.TB, p *payload, data []byte, to netip.AddrPort) {
 	t.Helper()

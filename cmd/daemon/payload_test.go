@@ -83,19 +83,20 @@ func single(t testing.TB, name string, n int64, c metainfo.MakeConfig) *payload 
 }
 
 // library is a folder with a file for every way of reading and a tree of 2,000
-// small files. It is made once, and nobody may write to it.
+// small files (soak: 1 GiB in order, 20,000 files). It is made once, and nobody may
+// write to it.
 var library = sync.OnceValues(func() (*payload, error) {
 	dir := filepath.Join(scratch, "v1", "library")
-	scale := int64(1)
+	sizes, small := map[string]int64{"sequential": 48, "random": 32, "mmap": 16, "tail-head": 16, "both-ends": 16}, 2000
 	if soak {
-		scale = 8
+		sizes, small = map[string]int64{"sequential": 1024, "random": 256, "mmap": 128, "tail-head": 128, "both-ends": 128}, 20_000
 	}
-	for name, mib := range map[string]int64{"sequential": 48, "random": 32, "mmap": 16, "tail-head": 16, "both-ends": 16} {
-		if err := write(filepath.Join(dir, name), mib<<20*scale+12345); err != nil {
+	for name, mib := range sizes {
+		if err := write(filepath.Join(dir, name), mib<<20+12345); err != nil {
 			return nil, err
 		}
 	}
-	for i := range 2000 {
+	for i := range small {
 		if err := write(filepath.Join(dir, "tree", fmt.Sprintf("%02d", i%20), fmt.Sprintf("file %04d", i)), int64(i*7919%8192)); err != nil {
 			return nil, err
 		}

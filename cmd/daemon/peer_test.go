@@ -24,6 +24,7 @@ type rawPeer struct {
 	meta     *metainfo.Meta
 	data     []byte
 	greeting []byte // the handshake that we got
+	slow     bool   // without BEP 6
 }
 
 // say sends messages.
@@ -35,6 +36,12 @@ func (p *rawPeer) say(msgs ...[]byte) error {
 // listenRaw accepts connections as a peer with a torrent; behave has each of them
 // until it returns. An error of behave is the end of that connection and no more.
 func listenRaw(t testing.TB, meta *metainfo.Meta, data []byte, behave func(*rawPeer) error) string {
+	t.Helper()
+	return rawPeer{meta: meta, data: data}.listen(t, behave)
+}
+
+// listen is listenRaw for peers like p.
+func (like rawPeer) listen(t testing.TB, behave func(*rawPeer) error) string {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -52,9 +59,10 @@ func listenRaw(t testing.TB, meta *metainfo.Meta, data []byte, behave func(*rawP
 				stop := context.AfterFunc(ctx, func() { c.Close() })
 				defer stop()
 				defer c.Close()
-				p := &rawPeer{Conn: c, meta: meta, data: data}
+				p := like
+				p.Conn = c
 				if p.shake() == nil {
-					_ = behave(p)
+					_ = behave(&p)
 				}
 			})
 		}
@@ -97,7 +105,10 @@ func (p *rawPeer) hear() error {
 }
 
 func (p *rawPeer) hello() error {
-	bits := pp.NewPeerExtensionBytes(pp.ExtensionBitFast, pp.ExtensionBitLtep)
+	bits := pp.NewPeerExtensionBytes(pp.ExtensionBitLtep)
+	if !p.slow {
+		bits.SetBit(pp.ExtensionBitFast, true)
+	}
 	id := make([]byte, 12)
 	_, _ = rand.Read(id)
 	hash := p.meta.Info.Hash

@@ -1,10 +1,13 @@
 package swarm
 
 import (
+	"errors"
 	"maps"
 	"math"
 	"slices"
 	"time"
+
+	pp "github.com/anacrolix/torrent/peer_protocol"
 
 	"github.com/btmount/btmount/fetch/swarm/picker"
 	"github.com/btmount/btmount/fetch/swarm/wire"
@@ -22,6 +25,11 @@ const (
 	muteMost  = 30 * time.Second
 	// A request that was taken back, and not answered after this, never will be.
 	cancelWait = 2 * time.Second
+	// A request that so many later ones overtook, and so old, was lost.
+	lostSkips = 32
+	lostAfter = 3 * time.Second
+	// A peer that owes blocks and sends none for so long is left.
+	deadAfter = 30 * time.Second
 )
 
 // peers returns what the picker sees of the connections.
@@ -45,8 +53,9 @@ func (t *Torrent) fillAll() {
 	for c := range t.conns {
 		byView[&c.view] = c
 	}
+	share := t.picks.Share(s)
 	for _, v := range s.Peers() {
-		t.fill(byView[v], s, 1)
+		t.fill(byView[v], s, v.Pipe.Limit(share), 1)
 	}
 	t.rate.Store(math.Float64bits(s.Rate()))
 }
@@ -56,11 +65,14 @@ func (t *Torrent) refill(c *conn) {
 	if t.store == nil || t.picks.Len() == 0 || c.closed {
 		return
 	}
-	t.fill(c, picker.View(t.peers(), t.clock), max(1, c.view.Pipe.Limit()/8))
+	s := picker.View(t.peers(), t.clock)
+	limit := c.view.Pipe.Limit(t.picks.Share(s))
+	t.fill(c, s, limit, max(1, limit/8))
 }
 
-func (t *Torrent) fill(c *conn, s *picker.Swarm, least int) {
-	room := c.view.Pipe.Limit() - c.view.Pipe.Outstanding()/wire.BlockSize
+// fill keeps limit blocks on the way from c, if at least so many are missing.
+func (t *Torrent) fill(c *conn, s *picker.Swarm, limit, least int) {
+	room := limit - c.view.Pipe.Outstanding()/wire.BlockSize
 	if room < least || c.view.Mute || c.view.Choked && len(c.view.Allow) == 0 {
 		return
 	}
@@ -140,9 +152,7 @@ func (t *Torrent) arrived(c *conn, batch []arrival) {
 		if known {
 			c.view.Pipe.Arrived(a.at, r.Sent, r.Due, a.size)
 		}
-		if c.view.Mute {
-			c.view.Mute, c.muteWait = false, 0
-		}
+		c.view.Mute, c.muteWait = false, 0
 		if a.what == stored && c.barred.Load() {
 			continue // taken out again by purge
 		}
@@ -272,23 +282,70 @@ func (c *conn) expire() (freed bool) {
 	return freed
 }
 
-// watch looks for peers that fell silent and tries silent ones again.
+// watch looks for peers that fell silent, tries silent ones again, and asks again for
+// what was lost.
 func (t *Torrent) watch() (freed bool) {
 	for c := range t.conns {
-		freed = c.expire() || freed
+		freed = c.expire() || t.lost(c) || freed
 		switch {
 		case c.view.Mute && t.clock.After(c.retryMute):
 			c.view.Mute = false
 			freed = true
-		case !c.view.Mute && c.view.Pipe.Silent(t.clock) && t.other(c):
+		case c.view.Mute || !c.view.Pipe.Silent(t.clock):
+		case t.other(c):
 			c.view.Mute = true
-			c.muteWait = min(max(muteFirst, 2*c.muteWait), muteMost)
-			c.retryMute = t.clock.Add(c.muteWait)
+			c.backOff()
 			t.releaseAll(c)
 			t.replaceOnly(c)
 			t.log.Debug("peer is silent, its blocks go to others", "peer", c.addr)
 			freed = true
+		case !c.view.Choked && c.view.Pipe.Quiet(t.clock) > deadAfter:
+			c.close(errSilent)
+		case c.muteWait == 0:
+			c.backOff() // a little patience first
+		case t.clock.After(c.retryMute):
+			c.backOff()
+			c.again()
 		}
 	}
 	return freed
+}
+
+var errSilent = errors.New("owes blocks and sends none")
+
+// backOff leaves a silent peer alone until retryMute, each time for longer.
+func (c *conn) backOff() {
+	c.muteWait = min(max(muteFirst, 2*c.muteWait), muteMost)
+	c.retryMute = c.t.clock.Add(c.muteWait)
+}
+
+// lost gives up the oldest request if the peer passed it over. Clients without BEP 6
+// drop requests without a word, when their queue is full for example.
+func (t *Torrent) lost(c *conn) bool {
+	if len(c.view.Asked) == 0 {
+		return false
+	}
+	r := c.view.Asked[0]
+	if r.Skipped < lostSkips || t.clock.Sub(r.Sent) < lostAfter {
+		return false
+	}
+	t.release(c, r.Piece, r.Block)
+	return true
+}
+
+// again repeats all requests to the only peer, which is silent: it may have dropped
+// them. Each is taken back before, so that a peer that has it still in its queue
+// answers once. (With BEP 6 nothing is dropped without a reject.)
+func (c *conn) again() {
+	if c.fast {
+		return
+	}
+	var b []byte
+	for i := range c.view.Asked {
+		r := &c.view.Asked[i]
+		r.Sent = c.t.clock
+		b = wire.AppendRange(b, pp.Cancel, r.Piece, r.Block*wire.BlockSize, r.Size)
+		b = wire.AppendRange(b, pp.Request, r.Piece, r.Block*wire.BlockSize, r.Size)
+	}
+	c.write(b)
 }

@@ -63,6 +63,7 @@ type Request struct {
 	Size         int
 	Sent         time.Time
 	Due          time.Time // predicted arrival
+	Skipped      int       // later requests that were answered before, counted for the oldest
 }
 
 // Piece is a piece that someone wants.
@@ -332,6 +333,19 @@ func (t *team) turn(n int) float64 {
 	}
 }
 
+// Share returns how many blocks that someone waits for there are for each peer,
+// rounded up.
+func (k *Picker) Share(s *Swarm) int {
+	n := 0
+	for _, p := range k.pieces {
+		if !p.Urgent {
+			break
+		}
+		n += p.free
+	}
+	return (n + len(s.peers) - 1) / max(1, len(s.peers))
+}
+
 // Next assigns up to room blocks to peer and returns them in the order to ask.
 func (k *Picker) Next(peer *Peer, s *Swarm, room int) (ask []Request) {
 	before := 0 // bytes still to be asked for of all pieces ahead
@@ -500,6 +514,7 @@ func (peer *Peer) Done(piece, b int) (Request, bool) {
 				peer.Asked = peer.Asked[1:] // the usual case: peers answer in order
 			} else {
 				peer.Asked = slices.Delete(peer.Asked, i, i+1)
+				peer.Asked[0].Skipped++
 			}
 			return r, true
 		}

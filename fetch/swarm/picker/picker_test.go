@@ -65,7 +65,7 @@ func (s *sim) fill() {
 	for _, q := range v.Peers() {
 		for _, p := range s.peers {
 			if &p.Peer == q {
-				s.send(p, s.pick.Next(q, v, q.Pipe.Limit()-q.Pipe.Outstanding()/blockLen))
+				s.send(p, s.pick.Next(q, v, q.Pipe.Limit(s.pick.Share(v))-q.Pipe.Outstanding()/blockLen))
 			}
 		}
 	}

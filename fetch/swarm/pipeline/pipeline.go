@@ -31,6 +31,10 @@
 // as much is asked as it brings from one gap to the next, up to maxBurst blocks:
 // a peer that is as slow as it looks holds no more than it can bring in two gaps.
 // For the same reason a pause as long as others before it is no silence.
+//
+// Of a peer that is not known yet, no more is asked than its share of what somebody
+// waits for: all of a piece, if it is the only one (four blocks at a time, the first
+// megabyte from Transmission took 9 s, now 1 s), but at least unknownLimit.
 package pipeline
 
 import (
@@ -45,11 +49,13 @@ const (
 	TargetQueue = 120 * time.Millisecond
 
 	unknownLimit = 6   // blocks on the way to a peer of unknown rate: a slow one must not hold many
+	unknownMost  = 64  // the same while somebody waits for so many
 	memory       = 0.4 // seconds over which the rate is averaged
 	minSamples   = 3
 	burstMemory  = 4   // seconds until a gap counts for a third
 	burstShare   = 0.4 // of the time is spent in gaps by a peer that sends in bursts
-	maxBurst     = 256
+	burstPrior   = 0.3 // seconds without a gap that every peer is credited with
+	maxBurst     = 512
 	maxPause     = 2        // seconds
 	guessRate    = 64 << 10 // of a peer not yet measured, bytes/s: it must earn more
 )
@@ -67,7 +73,7 @@ type Pipe struct {
 	samples     int       // blocks that the rate is made of
 	late        float64   // decayed lateness against the prediction, seconds
 	gap         float64   // decayed longest pause, seconds
-	paused      float64   // decayed share of the time that was spent in long pauses
+	paused, all float64   // decayed seconds in long pauses, and in all
 }
 
 // Known reports whether the rate has been measured.
@@ -116,10 +122,14 @@ func (p *Pipe) pause(dt float64) {
 	keep := math.Exp(-dt / burstMemory)
 	p.gap = math.Max(dt, p.gap*keep)
 	p.paused *= keep
+	p.all = p.all*keep + dt
 	if dt > 1.5*p.block().Seconds() {
-		p.paused += 1 - keep
+		p.paused += dt
 	}
 }
+
+// inBursts reports whether the peer spends most of the time in gaps between bursts.
+func (p *Pipe) inBursts() bool { return p.paused > burstShare*(p.all+burstPrior) }
 
 // Trip notes a measured round trip.
 func (p *Pipe) Trip(rtt time.Duration) {
@@ -131,17 +141,19 @@ func (p *Pipe) Trip(rtt time.Duration) {
 // Gone notes that n bytes will not come, or came.
 func (p *Pipe) Gone(n int) { p.outstanding = max(0, p.outstanding-n) }
 
-// Limit returns how many blocks to keep on the way.
-func (p *Pipe) Limit() int {
+// Limit returns how many blocks to keep on the way. share is how many blocks that
+// someone waits for there are for each peer.
+func (p *Pipe) Limit(share int) int {
 	reqq := p.Reqq
 	if reqq <= 0 {
 		reqq = 250
 	}
+	reqq -= reqq / 8 // what comes too many is dropped, by Transmission without a word
 	if !p.Known() {
-		return min(unknownLimit, reqq)
+		return min(max(unknownLimit, min(share, unknownMost)), reqq)
 	}
 	n := p.Rate() * (p.RTT + TargetQueue).Seconds() / wire.BlockSize
-	if p.paused > burstShare {
+	if p.inBursts() {
 		n = math.Max(n, math.Min(2*p.Rate()*p.gap/wire.BlockSize, maxBurst))
 	}
 	return min(max(2, int(n)), reqq)
@@ -186,6 +198,14 @@ func (p *Pipe) Finish(now time.Time, n int) time.Time {
 		}
 	}
 	return at.Add(secs(float64(n)/p.Rate()) + p.dev())
+}
+
+// Quiet returns for how long a peer that owes blocks has sent none.
+func (p *Pipe) Quiet(now time.Time) time.Duration {
+	if p.outstanding == 0 {
+		return 0
+	}
+	return now.Sub(p.spoke())
 }
 
 // Silent reports whether the peer has been quiet for so long that its blocks are
