@@ -31,6 +31,7 @@ func (t *Torrent) join(c *conn) error {
 	c.joined, c.serve.Since = t.clock, t.clock
 	t.conns[c] = struct{}{}
 	t.byID[c.id] = c
+	t.countSources()
 	t.greet(c)
 	return nil
 }
