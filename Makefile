@@ -4,6 +4,8 @@ VERSION ?= 0.1.0-dev$(shell git describe --always --dirty --exclude '*' 2>/dev/n
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOFUMPT := mvdan.cc/gofumpt@v0.12.0
 FUZZTIME ?= 30s
+# A program under the race detector sleeps for a second before it ends; tests start many.
+export GORACE := atexit_sleep_ms=0
 export PATH := $(PATH):/usr/local/go/bin
 
 .DEFAULT_GOAL := help
@@ -22,7 +24,7 @@ demo: build ## seed, mount, read and compare a sample on this machine; no intern
 	@bin/btmount demo
 
 test: setup ## run every test, with the race detector; mount tests also on one processor
-	$(GO) test -race -timeout 30m ./...
+	$(GO) test -race -parallel 6 -timeout 30m ./...
 	GOMAXPROCS=1 $(GO) test -race -cpu 1 -timeout 30m ./fs/...
 
 check: lint test ## what CI runs: lint and test

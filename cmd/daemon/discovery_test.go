@@ -53,6 +53,7 @@ func reason(t testing.TB, m *mounted, p *payload) {
 
 // The metadata of a magnet comes from each client; the mount is there before it.
 func TestMagnetFromEach(t *testing.T) {
+	t.Parallel()
 	seeds := map[string]func(t testing.TB, p *payload, addr string){
 		"btmount": func(t testing.TB, p *payload, addr string) { seed(t, p, "--no-dht", "--peer", addr) },
 		"libtorrent": func(t testing.TB, p *payload, addr string) {
@@ -61,6 +62,7 @@ func TestMagnetFromEach(t *testing.T) {
 	}
 	for name, start := range seeds {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			p := single(t, "film", 4<<20, metainfo.MakeConfig{PieceLength: 16 << 10})
 			m := mount(t, p.magnet(), "--no-dht")
 			reason(t, m, p)
@@ -70,12 +72,14 @@ func TestMagnetFromEach(t *testing.T) {
 	}
 	// These can not be told of a peer, so they are first and we are told of them.
 	t.Run("transmission", func(t *testing.T) {
+		t.Parallel()
 		p := single(t, "film", 4<<20, metainfo.MakeConfig{PieceLength: 16 << 10})
 		tr := startTransmission(t, p.torrent, p.parent())
 		tr.complete()
 		resolves(t, mount(t, p.magnet(), "--no-dht", "--peer", tr.addr), p)
 	})
 	t.Run("aria2", func(t *testing.T) {
+		t.Parallel()
 		p := single(t, "film", 4<<20, metainfo.MakeConfig{PieceLength: 16 << 10})
 		addr, _ := startAria2(t, p.torrent, p.parent(), "--check-integrity=true", "--seed-ratio=0.0", "--seed-time=1000")
 		listens(t, addr)

@@ -44,6 +44,7 @@ func fetchAria2(t testing.TB, source string) fetcher {
 // from a magnet link. Neither transmission nor aria2 can be told of a peer: we are
 // told of them.
 func TestSeedToOthers(t *testing.T) {
+	t.Parallel()
 	for _, hybrid := range []bool{false, true} {
 		dir := filepath.Join(t.TempDir(), "gift")
 		mustWrite(t, filepath.Join(dir, "big"), 24<<20+77)
@@ -65,6 +66,7 @@ func TestSeedToOthers(t *testing.T) {
 					continue
 				}
 				t.Run(fmt.Sprintf("%s/%s/hybrid=%v", name, kind, hybrid), func(t *testing.T) {
+					t.Parallel() // the others take their time to connect
 					f := fetch(t, source)
 					seed(t, p, "--no-dht", "--peer", f.addr)
 					f.done()

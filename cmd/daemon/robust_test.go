@@ -319,9 +319,11 @@ func spoil2(t testing.TB, p *payload) string {
 // With --no-upload not one byte of content leaves, although a leecher asks for all
 // of it. The same leecher gets it from a mount that uploads.
 func TestNoUpload(t *testing.T) {
+	t.Parallel()
 	p := single(t, "film", 1<<20, metainfo.MakeConfig{PieceLength: 64 << 10})
 	for _, no := range []bool{false, true} {
 		t.Run(fmt.Sprintf("no-upload=%v", no), func(t *testing.T) {
+			t.Parallel()
 			addr, _ := seed(t, p, "--no-dht")
 			m := mount(t, append(peers(addr), p.torrent, fmt.Sprintf("--no-upload=%v", no))...)
 			same(t, "sequential", m.path("film"), p.dir)

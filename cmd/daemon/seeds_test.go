@@ -52,6 +52,7 @@ func TestReadFromLibtorrentHybrid(t *testing.T) {
 }
 
 func TestReadFromTransmission(t *testing.T) {
+	t.Parallel() // it answers twice a second
 	lib := theLibrary(t)
 	tr := startTransmission(t, lib.torrent, lib.parent())
 	tr.complete()
