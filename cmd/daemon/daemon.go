@@ -19,6 +19,7 @@ import (
 	"github.com/btmount/btmount/fetch/swarm"
 	"github.com/btmount/btmount/fetch/swarm/discovery"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
+	"github.com/btmount/btmount/fetch/swarm/network"
 	"github.com/btmount/btmount/fs"
 	"github.com/btmount/btmount/fs/catalog"
 )
@@ -54,6 +55,7 @@ type Daemon struct {
 	log       *slog.Logger
 	cache     *cache.Store
 	scheduler *fetch.Scheduler
+	network   *network.Network
 	client    *swarm.Client
 	dht       *discovery.DHT
 	catalog   *catalog.Catalog
@@ -95,16 +97,19 @@ func New(cfg Config) (_ *Daemon, err error) {
 	if d.cache, err = cache.Open(cache.Config{Dir: cfg.CacheDir, Limit: cfg.CacheSize, Logger: cfg.Logger}); err != nil {
 		return nil, err
 	}
+	if d.network, err = openNetwork(cfg); err != nil {
+		return nil, err
+	}
 	d.scheduler = fetch.New(fetch.Config{Logger: cfg.Logger, AllAhead: func() int64 { return cfg.CacheSize / 2 }})
 	if !cfg.NoDHT {
-		if err := d.openDHT(); err != nil {
+		if d.dht, err = openDHT(cfg, d.network); err != nil {
 			return nil, err
 		}
 	}
 	d.client, err = swarm.NewClient(swarm.Config{
 		Listen: cfg.Listen, Version: "btmount " + cfg.Version, PeerPrefix: "-BM0010-", MaxPeers: cfg.MaxPeers,
 		NoUpload: cfg.NoUpload, UpLimit: limiter(cfg.UpLimit), DownLimit: limiter(cfg.DownLimit),
-		DHT: d.dht, Logger: cfg.Logger,
+		DHT: d.dht, Network: d.network, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err
@@ -112,22 +117,24 @@ func New(cfg Config) (_ *Daemon, err error) {
 	return d, d.addStatus()
 }
 
-func (d *Daemon) openDHT() (err error) {
-	nodes := d.cfg.DHTBootstrap
+// openNetwork opens what every socket is made of.
+func openNetwork(cfg Config) (*network.Network, error) {
+	return network.Open(network.Config{})
+}
+
+// openDHT opens a node of the DHT.
+func openDHT(cfg Config, n *network.Network) (*discovery.DHT, error) {
+	nodes := cfg.DHTBootstrap
 	if len(nodes) == 0 {
 		nodes = discovery.DefaultBootstrap
 	}
-	d.dht, err = discovery.NewDHT(discovery.DHTConfig{
-		Listen: d.cfg.Listen, Bootstrap: nodes, NodesFile: filepath.Join(d.cfg.StateDir, "dht.nodes"), Logger: d.log,
+	d, err := discovery.NewDHT(discovery.DHTConfig{
+		Listen: cfg.Listen, Network: n, Bootstrap: nodes, NodesFile: filepath.Join(cfg.StateDir, "dht.nodes"), Logger: cfg.Logger,
 	})
-	return dhtError(err)
-}
-
-func dhtError(err error) error {
-	if err == nil {
-		return nil
+	if err != nil {
+		return nil, fmt.Errorf("%w; choose another with --listen (port 0 takes any), or --no-dht", err)
 	}
-	return fmt.Errorf("%w; choose another with --listen (port 0 takes any), or --no-dht", err)
+	return d, nil
 }
 
 // outside refuses folders below the mountpoint: the daemon would wait for itself.
@@ -251,7 +258,7 @@ func (d *Daemon) join(t *torrent) {
 
 // Add mounts what a source names. The error is one line that names the source.
 func (d *Daemon) Add(ctx context.Context, source string) (added int, errs []error) {
-	found, errs := resolve(ctx, source)
+	found, errs := resolve(ctx, d.network, source)
 	for _, f := range found {
 		if err := d.addOne(f); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", f.from, err))
@@ -285,7 +292,7 @@ func (d *Daemon) addOne(f found) error {
 	t := &torrent{daemon: d, hash: hash, label: f.label()}
 	sw, err := d.client.Add(swarm.TorrentConfig{
 		Hash: hash, Info: infoOf(meta), Trackers: tiers(f, meta, d.cfg.Trackers),
-		Peers: append(slices.Clone(d.cfg.Peers), f.peers...), OnInfo: t.gotInfo,
+		Typed: d.cfg.Trackers, Peers: d.cfg.Peers, Hints: f.peers, OnInfo: t.gotInfo,
 	})
 	if err != nil {
 		return err

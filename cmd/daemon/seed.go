@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/btmount/btmount/fetch/swarm"
@@ -34,29 +33,27 @@ func NewSeed(cfg Config, meta *metainfo.Meta, path string) (_ *Seed, err error) 
 	if s.files, err = swarm.NewFiles(meta.Info, path); err != nil {
 		return nil, err
 	}
+	net, err := openNetwork(cfg)
+	if err != nil {
+		return nil, err
+	}
 	if !cfg.NoDHT && !meta.Info.Private {
 		if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 			return nil, fmt.Errorf("state folder %s: %w; choose another with --state-dir", cfg.StateDir, bare(err))
 		}
-		nodes := cfg.DHTBootstrap
-		if len(nodes) == 0 {
-			nodes = discovery.DefaultBootstrap
-		}
-		if s.dht, err = discovery.NewDHT(discovery.DHTConfig{
-			Listen: cfg.Listen, Bootstrap: nodes, NodesFile: filepath.Join(cfg.StateDir, "dht.nodes"), Logger: cfg.Logger,
-		}); err != nil {
-			return nil, dhtError(err)
+		if s.dht, err = openDHT(cfg, net); err != nil {
+			return nil, err
 		}
 	}
 	s.client, err = swarm.NewClient(swarm.Config{
 		Listen: cfg.Listen, Version: "btmount " + cfg.Version, PeerPrefix: "-BM0010-", MaxPeers: cfg.MaxPeers,
-		UpLimit: limiter(cfg.UpLimit), DownLimit: limiter(cfg.DownLimit), DHT: s.dht, Logger: cfg.Logger,
+		UpLimit: limiter(cfg.UpLimit), DownLimit: limiter(cfg.DownLimit), DHT: s.dht, Network: net, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err
 	}
 	s.torrent, err = s.client.Add(swarm.TorrentConfig{
-		Hash: meta.Info.Hash, Info: meta.Info, Trackers: tiers(found{}, meta, cfg.Trackers), Peers: cfg.Peers,
+		Hash: meta.Info.Hash, Info: meta.Info, Trackers: tiers(found{}, meta, cfg.Trackers), Typed: cfg.Trackers, Peers: cfg.Peers,
 	})
 	if err != nil {
 		return nil, err

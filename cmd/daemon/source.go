@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
+	"github.com/btmount/btmount/fetch/swarm/network"
 )
 
 // found is one torrent that a source names.
@@ -43,7 +44,7 @@ const (
 
 // resolve finds the torrents that a source names: a magnet link, an info-hash, a URL
 // of a .torrent, a .torrent file, or a folder of them.
-func resolve(ctx context.Context, source string) ([]found, []error) {
+func resolve(ctx context.Context, n *network.Network, source string) ([]found, []error) {
 	one := func(f found, err error) ([]found, []error) {
 		if err != nil {
 			return nil, []error{fmt.Errorf("%s: %w", shorten(source), err)}
@@ -55,7 +56,7 @@ func resolve(ctx context.Context, source string) ([]found, []error) {
 	case "magnet":
 		return one(fromMagnet(source))
 	case "http", "https":
-		return one(fromURL(ctx, source))
+		return one(fromURL(ctx, n, source))
 	}
 	if h, err := metainfo.ParseInfoHash(source); err == nil {
 		if _, err := os.Stat(source); err != nil {
@@ -153,7 +154,7 @@ func fromFolder(dir string) (out []found, errs []error) {
 }
 
 // fromURL fetches a .torrent over HTTP.
-func fromURL(ctx context.Context, source string) (found, error) {
+func fromURL(ctx context.Context, n *network.Network, source string) (found, error) {
 	u, err := url.Parse(source)
 	if err != nil || u.Host == "" {
 		return found{}, errors.New("not a URL of a .torrent")
@@ -164,14 +165,7 @@ func fromURL(ctx context.Context, source string) (found, error) {
 	if err != nil {
 		return found{}, err
 	}
-	client := http.Client{CheckRedirect: func(_ *http.Request, via []*http.Request) error {
-		if len(via) > 5 {
-			return errors.New("too many redirects; check the address")
-		}
-		return nil
-	}}
-	defer client.CloseIdleConnections()
-	res, err := client.Do(req)
+	res, _, err := n.Do(req, network.Download, network.Typed)
 	if err != nil {
 		return found{}, netCause(err)
 	}

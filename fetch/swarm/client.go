@@ -15,6 +15,7 @@ import (
 
 	"github.com/btmount/btmount/fetch/swarm/discovery"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
+	"github.com/btmount/btmount/fetch/swarm/network"
 )
 
 // Config of a Client.
@@ -28,6 +29,7 @@ type Config struct {
 	UpLimit     *rate.Limiter
 	DownLimit   *rate.Limiter
 	DHT         *discovery.DHT
+	Network     *network.Network // opens the sockets; nil: as the system does
 	Logger      *slog.Logger
 }
 
@@ -47,7 +49,6 @@ type Client struct {
 }
 
 const (
-	dialTimeout      = 8 * time.Second
 	handshakeTimeout = 8 * time.Second
 	maxHandshakes    = 64 // of incoming connections at a time
 )
@@ -65,6 +66,9 @@ func NewClient(cfg Config) (*Client, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Network == nil {
+		cfg.Network = network.System()
+	}
 	c := &Client{
 		cfg: cfg, log: cfg.Logger, incoming: make(chan struct{}, maxHandshakes),
 		torrents: map[metainfo.InfoHash]*Torrent{}, banned: map[netip.AddrPort]bool{}, bannedID: map[[20]byte]bool{},
@@ -79,22 +83,14 @@ func NewClient(cfg Config) (*Client, error) {
 		c.id[i] = letters[int(random[i])%len(letters)]
 	}
 	if cfg.Listen != "" {
-		l, err := net.Listen("tcp", cfg.Listen)
+		l, err := cfg.Network.Listen(context.Background(), cfg.Listen)
 		if err != nil {
-			return nil, fmt.Errorf("listen on %s: %w; choose another with --listen (port 0 takes any)", cfg.Listen, listenCause(err))
+			return nil, err
 		}
 		c.listener = l
 	}
-	c.discovery = discovery.Config{PeerID: c.id, UserAgent: cfg.Version, Logger: cfg.Logger}
+	c.discovery = discovery.Config{PeerID: c.id, UserAgent: cfg.Version, Network: cfg.Network, Logger: cfg.Logger}
 	return c, nil
-}
-
-// listenCause drops what net.OpError repeats of the address.
-func listenCause(err error) error {
-	if op := (*net.OpError)(nil); errors.As(err, &op) {
-		return op.Err
-	}
-	return err
 }
 
 // Port returns the listening port, 0 if there is none.

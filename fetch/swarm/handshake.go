@@ -14,6 +14,7 @@ import (
 	pp "github.com/anacrolix/torrent/peer_protocol"
 
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
+	"github.com/btmount/btmount/fetch/swarm/network"
 )
 
 // handshakeSize is the length of a handshake (BEP 3): protocol name, 8 reserved
@@ -67,8 +68,8 @@ func (c *Client) dial(ctx context.Context, t *Torrent, addr netip.AddrPort) (*co
 }
 
 func (c *Client) try(ctx context.Context, t *Torrent, addr netip.AddrPort, crypt bool) (out *conn, dialled bool, err error) {
-	d := net.Dialer{Timeout: dialTimeout, KeepAlive: 60 * time.Second}
-	n, err := d.DialContext(ctx, "tcp", addr.String())
+	// Whether it may be dialled at all was asked when it was found.
+	n, err := c.cfg.Network.Dial(ctx, network.Ask{Use: network.Peer, From: network.Typed, To: addr})
 	if err != nil {
 		return nil, false, err
 	}

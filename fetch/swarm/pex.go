@@ -117,7 +117,7 @@ func (x *pex) message(c *conn, payload []byte) error {
 	}
 	found := expand(nil, msg.Added, 4)
 	found = expand(found, msg.Added6, 16)
-	x.t.found(found, "pex")
+	x.t.found(found, "pex", c.addr.Addr())
 	return nil
 }
 

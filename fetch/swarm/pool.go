@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/btmount/btmount/fetch/swarm/discovery"
+	"github.com/btmount/btmount/fetch/swarm/network"
 )
 
 // pool is the set of peers that a torrent knows of, and who looks for more. It is
@@ -58,7 +59,7 @@ func (p *pool) start(ctx context.Context, group *sync.WaitGroup) { p.ctx, p.grou
 func (t *Torrent) discover(ctx context.Context, group *sync.WaitGroup, private bool) {
 	p := &t.pool
 	if len(t.cfg.Trackers) > 0 {
-		p.trackers = discovery.NewTrackers(t.client.discovery, t.hash, t.cfg.Trackers, t.stats, func(ps []discovery.Peer) { t.postFound(ps) })
+		p.trackers = discovery.NewTrackers(t.client.discovery, t.hash, t.cfg.Trackers, t.cfg.Typed, t.stats, func(ps []discovery.Peer) { t.postFound(ps) })
 		tr := p.trackers
 		group.Go(func() { _ = tr.Run(ctx) })
 	}
@@ -104,17 +105,29 @@ func (t *Torrent) stats() discovery.Stats {
 func (t *Torrent) postFound(ps []discovery.Peer) {
 	t.post(func() {
 		for _, p := range ps {
-			t.found([]netip.AddrPort{p.Addr}, p.Source)
+			t.found([]netip.AddrPort{p.Addr}, p.Source, p.Via)
 		}
 	})
 }
 
-// found notes addresses of peers and dials them if more are wanted.
-func (t *Torrent) found(addrs []netip.AddrPort, source string) {
+// found notes addresses of peers and dials them if more are wanted. via is the address
+// of who named them.
+func (t *Torrent) found(addrs []netip.AddrPort, source string, via netip.Addr) {
 	p := &t.pool
+	from := network.Told
+	switch source {
+	case "given":
+		from = network.Typed
+	case "magnet":
+		from = network.File
+	}
 	for _, a := range addrs {
 		a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
-		if !dialable(a) || t.client.isBanned(a) {
+		if t.client.isBanned(a) {
+			continue
+		}
+		if err := t.client.cfg.Network.Allow(network.Ask{Use: network.Peer, From: from, Via: via, To: a}); err != nil {
+			t.log.Debug("peer not dialled", "source", source, "err", err)
 			continue
 		}
 		if c := p.known_[a]; c != nil {
@@ -130,12 +143,6 @@ func (t *Torrent) found(addrs []netip.AddrPort, source string) {
 	}
 	t.countSources()
 	p.dial()
-}
-
-// dialable refuses addresses that no peer can have.
-func dialable(a netip.AddrPort) bool {
-	ip := a.Addr()
-	return a.Port() != 0 && ip.IsValid() && !ip.IsUnspecified() && !ip.IsMulticast() && ip != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 // dial connects to known peers while more are wanted.

@@ -24,7 +24,9 @@ type TorrentConfig struct {
 	Info     *metainfo.Info // nil: it comes from peers (BEP 9), OnInfo is called then
 	Private  bool           // BEP 27; implied by Info.Private
 	Trackers [][]string
-	Peers    []netip.AddrPort
+	Typed    []string         // those of Trackers that the user named
+	Peers    []netip.AddrPort // named by the user
+	Hints    []netip.AddrPort // named by the magnet link
 	// OnInfo is called once, from a goroutine of its own, when the info dictionary has
 	// come and passed the firewall; the caller then calls Attach. err != nil: the swarm
 	// has an info dictionary that will never be mounted.
@@ -232,7 +234,8 @@ func (t *Torrent) Run(ctx context.Context) error {
 	} else {
 		t.discover(ctx, &group, t.cfg.Private)
 	}
-	t.found(t.cfg.Peers, "given")
+	t.found(t.cfg.Peers, "given", netip.Addr{})
+	t.found(t.cfg.Hints, "magnet", netip.Addr{})
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
+	"github.com/btmount/btmount/fetch/swarm/network"
 )
 
 // DefaultBootstrap lists well-known nodes for a first start.
@@ -44,6 +45,7 @@ type DHTConfig struct {
 	// Listen (host:port, empty for a port of the system's choice).
 	PacketConn net.PacketConn
 	Listen     string
+	Network    *network.Network // opens the socket, and says whom to speak to
 	// Bootstrap lists nodes (host:port) to begin with; none means that only the
 	// nodes file, AddNode and strangers' queries make us part of the DHT.
 	Bootstrap []string
@@ -82,22 +84,28 @@ func NewDHT(c DHTConfig) (*DHT, error) {
 			return nil, fmt.Errorf("DHT bootstrap node %.100q: must be host:port", s)
 		}
 	}
+	if c.Network == nil {
+		c.Network = network.System()
+	}
 	if c.PacketConn == nil {
 		if c.Listen == "" {
 			c.Listen = ":0"
 		}
-		pc, err := net.ListenPacket("udp", c.Listen)
+		pc, err := c.Network.ListenPacket(context.Background(), "udp", c.Listen)
 		if err != nil {
 			return nil, fmt.Errorf("DHT: %w", err)
 		}
 		c.PacketConn = pc
 	}
 	d := &DHT{c: c, log: loggerOr(c.Logger), ready: make(chan struct{}), wake: make(chan struct{}, 1), joined: make(chan struct{})}
-	d.conn = newGuard(c.PacketConn, d.log)
+	d.conn = newGuard(c.PacketConn, c.Network, d.log)
 	if c.NodesFile != "" {
 		var err error
 		if d.saved, err = loadNodes(c.NodesFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			d.log.Warn("DHT nodes file", "err", err)
+		}
+		for _, n := range d.saved.nodes {
+			d.conn.know(n.Addr.ToNodeAddrPort().AddrPort)
 		}
 	}
 	return d, nil
@@ -111,13 +119,14 @@ func (d *DHT) Addr() netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// AddNode tells of a node, such as a peer that sent its DHT port or an entry of
-// a .torrent.
+// AddNode tells of a node at the address of somebody we speak to, such as a peer that
+// sent its DHT port. The policy of addresses is not asked.
 func (d *DHT) AddNode(addr netip.AddrPort) {
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	if !usableNode(addr) {
 		return
 	}
+	d.conn.know(addr)
 	d.mu.Lock()
 	if len(d.fresh) < maxSeeds {
 		d.fresh = append(d.fresh, addr)
@@ -309,11 +318,12 @@ func (d *DHT) startingNodes(ctx context.Context) (nodes []types.AddrMaybeId) {
 	}
 	d.mu.Unlock()
 	for _, s := range d.c.Bootstrap {
-		addrs, err := resolve(ctx, s)
+		addrs, err := d.c.Network.Resolve(ctx, s)
 		if err != nil {
 			d.log.Debug("DHT bootstrap node", "node", s, "err", err)
 		}
 		for _, a := range addrs {
+			d.conn.trust(a.Addr())
 			add(a)
 		}
 	}
@@ -368,6 +378,10 @@ func (d *DHT) announceOnce(ctx context.Context, hash metainfo.InfoHash, port uin
 			if addr, ok := netip.AddrFromSlice(p.IP); ok && p.Port > 0 && p.Port <= 65535 {
 				set.add(addr, uint16(p.Port))
 			}
+		}
+		via, _ := netip.AddrFromSlice(v.NodeInfo.Addr.IP)
+		for i := range set.peers {
+			set.peers[i].Via = via.Unmap()
 		}
 		if n += len(set.peers); len(set.peers) > 0 {
 			found(set.peers)

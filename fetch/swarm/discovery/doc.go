@@ -32,7 +32,7 @@
 // A tracker or node can send false addresses, and that is all. Replies are
 // bounded in bytes (2 MiB, after decompression), redirects (5), time (15 s) and
 // peers (200); its intervals are clamped; addresses that nobody can be connected
-// to are dropped. Which addresses may be connected to at all is policy, and
-// enforced by the caller in Config.DialContext and Config.ListenPacket, which
-// see every address, redirects included.
+// to are dropped. Which addresses may be spoken to at all is the policy of package
+// network, which opens every socket; each peer is passed on with the address of who
+// named it, so that the policy can be asked about it too.
 package discovery

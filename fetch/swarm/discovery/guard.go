@@ -4,11 +4,14 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/anacrolix/dht/v2/krpc"
 	"github.com/anacrolix/torrent/bencode"
+
+	"github.com/btmount/btmount/fetch/swarm/network"
 )
 
 // guard stands between the network and anacrolix/dht, which
@@ -20,15 +23,70 @@ import (
 //
 // So a packet passes only if it parses here first, where a panic is caught. The
 // price is a second decoding of some hundred bytes.
+//
+// Outwards it asks the policy of addresses: nodes name nodes, and may not name a
+// service of this machine or LAN. Near addresses are spoken to if they spoke first, or
+// if the user named a node as near as they are to begin with.
 type guard struct {
 	net.PacketConn
-	log    *slog.Logger
-	once   sync.Once
-	closed chan struct{}
+	network *network.Network
+	log     *slog.Logger
+	once    sync.Once
+	closed  chan struct{}
+
+	mu      sync.Mutex
+	known   map[netip.AddrPort]bool
+	nearest netip.Addr // of the nodes that the user named
 }
 
-func newGuard(pc net.PacketConn, log *slog.Logger) *guard {
-	return &guard{PacketConn: pc, log: log, closed: make(chan struct{})}
+func newGuard(pc net.PacketConn, n *network.Network, log *slog.Logger) *guard {
+	return &guard{PacketConn: pc, network: n, log: log, closed: make(chan struct{}), known: map[netip.AddrPort]bool{}}
+}
+
+const maxKnownNear = 1000 // near addresses; the world's need not be known
+
+// know notes an address that may be spoken to.
+func (g *guard) know(a netip.AddrPort) {
+	a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+	if g.network.Allow(network.Ask{Use: network.Node, From: network.Told, To: a}) == nil {
+		return // as it is
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.known) >= maxKnownNear {
+		clear(g.known)
+	}
+	g.known[a] = true
+}
+
+// trust notes the address of a node that the user named.
+func (g *guard) trust(a netip.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if network.Nearer(a, g.nearest) {
+		g.nearest = a
+	}
+}
+
+// WriteTo drops what the policy does not allow; for the server, such a node is one
+// that does not answer.
+func (g *guard) WriteTo(b []byte, to net.Addr) (int, error) {
+	ua, ok := to.(*net.UDPAddr)
+	if !ok {
+		return len(b), nil
+	}
+	a := netip.AddrPortFrom(ua.AddrPort().Addr().Unmap(), ua.AddrPort().Port())
+	g.mu.Lock()
+	ask := network.Ask{Use: network.Node, From: network.Told, Via: g.nearest, To: a}
+	if g.known[a] {
+		ask.From = network.Typed
+	}
+	g.mu.Unlock()
+	if err := g.network.Allow(ask); err != nil {
+		g.log.Debug("DHT", "err", err)
+		return len(b), nil
+	}
+	return g.PacketConn.WriteTo(b, to)
 }
 
 // Close makes ReadFrom fail, which the server expects after its own Close only.
@@ -45,6 +103,9 @@ func (g *guard) ReadFrom(b []byte) (int, net.Addr, error) {
 		n, from, err := g.PacketConn.ReadFrom(b)
 		if err == nil {
 			if acceptable(b[:n]) {
+				if ua, ok := from.(*net.UDPAddr); ok {
+					g.know(ua.AddrPort())
+				}
 				return n, from, nil
 			}
 			continue

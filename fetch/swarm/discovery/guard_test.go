@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -14,6 +15,7 @@ import (
 	peer_store "github.com/anacrolix/dht/v2/peer-store"
 
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
+	"github.com/btmount/btmount/fetch/swarm/network"
 )
 
 // Packets any of which would end the process, or flood its stderr.
@@ -124,5 +126,62 @@ func TestDHTAnnounceEndsBeforeRun(t *testing.T) {
 	d.AddNode(netip.MustParseAddrPort("1.2.3.4:0"))
 	if n, good := d.Status(); n != 0 || good != 0 || len(d.seeds) != 0 {
 		t.Error(n, good, d.seeds)
+	}
+}
+
+// Nodes name nodes: what is near is spoken to only if it spoke first, or if the user
+// named a node as near.
+func TestGuardPolicy(t *testing.T) {
+	open := func() net.PacketConn {
+		pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { pc.Close() })
+		return pc
+	}
+	near, ours := open(), open()
+	g := newGuard(ours, network.System(), slog.New(slog.DiscardHandler))
+	const packet = "d1:ad2:id20:aaaaaaaaaaaaaaaaaaaae1:q4:ping1:t1:x1:y1:qe"
+	// reaches says whether a packet arrives: the one sent after it always does.
+	reaches := func() bool {
+		t.Helper()
+		if n, err := g.WriteTo([]byte(packet), near.LocalAddr()); n != len(packet) || err != nil {
+			t.Fatal(n, err)
+		}
+		if _, err := ours.WriteTo([]byte("end"), near.LocalAddr()); err != nil {
+			t.Fatal(err)
+		}
+		for got, b := false, make([]byte, 100); ; {
+			n, _, err := near.ReadFrom(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(b[:n]) == "end" {
+				return got
+			}
+			got = true
+		}
+	}
+	if reaches() {
+		t.Error("a near node that nobody knows is spoken to")
+	}
+	if _, err := near.WriteTo([]byte(packet), ours.LocalAddr()); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := g.ReadFrom(make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	if !reaches() {
+		t.Error("a near node that spoke first is not answered")
+	}
+	g = newGuard(ours, network.System(), slog.New(slog.DiscardHandler))
+	g.trust(netip.MustParseAddr("10.0.0.1"))
+	if reaches() {
+		t.Error("a node of this machine is spoken to because one of the LAN was named")
+	}
+	g.trust(netip.MustParseAddr("127.0.0.5"))
+	if !reaches() {
+		t.Error("a node as near as one that the user named is not spoken to")
 	}
 }

@@ -13,14 +13,16 @@ import (
 	"net/url"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
+	"github.com/btmount/btmount/fetch/swarm/network"
 )
 
 func newTestTrackers(c Config) *Trackers {
-	return NewTrackers(c, metainfo.InfoHash{1, ' ', '+', '&'}, nil, func() Stats { return Stats{} }, func([]Peer) {})
+	return NewTrackers(c, metainfo.InfoHash{1, ' ', '+', '&'}, nil, nil, func() Stats { return Stats{} }, func([]Peer) {})
 }
 
 var testRequest = request{hash: metainfo.InfoHash{1, ' ', '+', '&'}, event: started, numWant: 200, stats: Stats{Left: 7, Port: 80}}
@@ -63,7 +65,7 @@ func TestHostileHTTP(t *testing.T) {
 				w.(http.Flusher).Flush()
 			}
 		}, "", -1, 0},
-		{"redirect loop", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/again", http.StatusFound) }, "more than 5 redirects", 0, 0},
+		{"redirect loop", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/again", http.StatusFound) }, "too many redirects", 0, 0},
 		{"redirect to file", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "file:///etc/passwd", http.StatusFound)
 		}, `redirect to "file" refused`, 0, 0},
@@ -147,22 +149,42 @@ func TestAnnounceURL(t *testing.T) {
 	}
 }
 
-// Every connection goes through the hook, those after a redirect too.
-func TestDialHookSeesRedirects(t *testing.T) {
-	inner := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("reached") }))
-	defer inner.Close()
-	outer := httptest.NewServer(http.RedirectHandler(inner.URL, http.StatusFound))
-	defer outer.Close()
-	refused := errors.New("not this address")
-	tr := newTestTrackers(Config{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if strings.HasSuffix(inner.URL, addr) {
-			return nil, refused
+// A tracker of this machine that a .torrent names is not asked; one that the user
+// names is, and its peers are known to come from there.
+func TestTrackerPolicy(t *testing.T) {
+	var reached atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		reached.Add(1)
+		w.Write([]byte("d5:peers6:" + peer1 + "e"))
+	}))
+	defer srv.Close()
+	udp := liar(t, func(p []byte, action uint32) [][]byte {
+		reached.Add(1)
+		if action == 0 {
+			return [][]byte{append(header(p, 0), "connect!"...)}
 		}
-		return (&net.Dialer{}).DialContext(ctx, network, addr)
-	}})
-	u, _ := url.Parse(outer.URL)
-	if _, err := tr.announceHTTP(t.Context(), u, testRequest); !errors.Is(err, refused) {
-		t.Error(err)
+		return [][]byte{append(append(header(p, 1), make([]byte, 12)...), peer1...)}
+	})
+	for _, u := range []string{srv.URL + "/announce", udp.String()} {
+		for _, typed := range []bool{false, true} {
+			var names []string
+			if typed {
+				names = []string{u}
+			}
+			found := make(chan []Peer, 1)
+			tr := NewTrackers(Config{}, metainfo.InfoHash{1}, [][]string{{u}}, names, func() Stats { return Stats{} }, func(ps []Peer) { found <- ps })
+			reached.Store(0)
+			_, _, err := tr.round(t.Context(), tr.tiers[0])
+			refused := (*network.RefusedError)(nil)
+			if errors.As(err, &refused) == typed || (reached.Load() > 0) != typed {
+				t.Errorf("%s, typed %v: %v, reached %d times", u, typed, err, reached.Load())
+			}
+			if typed {
+				if ps := <-found; len(ps) != 1 || ps[0].Via.String() != "127.0.0.1" {
+					t.Errorf("%s: %v", u, ps)
+				}
+			}
+		}
 	}
 }
 
@@ -278,14 +300,14 @@ func TestUDPFromStranger(t *testing.T) {
 		stranger.WriteTo(append(header(p, 3), "stranger"...), net.UDPAddrFromAddrPort(<-asked))
 		return [][]byte{append(header(p, 3), "tracker"...)}
 	})
-	tr := newTestTrackers(Config{ListenPacket: func(network, _ string) (net.PacketConn, error) {
-		pc, err := net.ListenPacket(network, "127.0.0.1:0")
-		if err == nil {
-			asked <- pc.LocalAddr().(*net.UDPAddr).AddrPort()
-		}
-		return pc, err
-	}})
-	if _, err := tr.announceUDP(t.Context(), u, testRequest); err == nil || !strings.Contains(err.Error(), `"tracker"`) {
+	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	asked <- pc.LocalAddr().(*net.UDPAddr).AddrPort()
+	to := netip.MustParseAddrPort(u.Host)
+	if _, err := newTestTrackers(Config{}).conversation(t.Context(), pc, to, u.RequestURI(), testRequest); err == nil || !strings.Contains(err.Error(), `"tracker"`) {
 		t.Error(err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -15,35 +14,11 @@ import (
 	"time"
 
 	"github.com/anacrolix/torrent/bencode"
+
+	"github.com/btmount/btmount/fetch/swarm/network"
 )
 
-const (
-	maxBody      = 2 << 20
-	maxRedirects = 5
-)
-
-// newHTTPClient returns a client without state between announces: no cookies, no
-// environment proxy that would go around DialContext, no kept connections, which
-// trackers with a million clients do not want.
-func newHTTPClient(dial func(ctx context.Context, network, addr string) (net.Conn, error)) *http.Client {
-	return &http.Client{
-		Transport: &http.Transport{
-			DialContext:            dial,
-			DisableKeepAlives:      true,
-			MaxResponseHeaderBytes: 64 << 10,
-			TLSHandshakeTimeout:    announceTimeout,
-		},
-		CheckRedirect: func(req *http.Request, via []*http.Request) error {
-			if len(via) > maxRedirects {
-				return fmt.Errorf("more than %d redirects", maxRedirects)
-			}
-			if s := req.URL.Scheme; s != "http" && s != "https" {
-				return fmt.Errorf("redirect to %.16q refused", s)
-			}
-			return nil
-		},
-	}
-}
+const maxBody = 2 << 20
 
 // announceHTTP is BEP 3's announce with the compact replies of BEP 23 and 7.
 func (t *Trackers) announceHTTP(ctx context.Context, u *url.URL, r request) (reply, error) {
@@ -52,7 +27,7 @@ func (t *Trackers) announceHTTP(ctx context.Context, u *url.URL, r request) (rep
 		return reply{}, err
 	}
 	req.Header.Set("User-Agent", t.c.UserAgent)
-	resp, err := t.http.Do(req)
+	resp, via, err := t.c.Network.Do(req, network.Tracker, r.from)
 	if err != nil {
 		// url.Error repeats the address, with the user's key in it.
 		if e, ok := errors.AsType[*url.Error](err); ok {
@@ -69,6 +44,7 @@ func (t *Trackers) announceHTTP(ctx context.Context, u *url.URL, r request) (rep
 		return reply{}, errors.New("reply is longer than 2 MiB")
 	}
 	rep, err := parseHTTP(body)
+	rep.from(via)
 	if err != nil && resp.StatusCode != http.StatusOK {
 		// Some trackers put a failure reason into their error pages; most do not.
 		if _, ok := errors.AsType[failure](err); !ok {

@@ -1,17 +1,18 @@
 package discovery
 
 import (
-	"context"
 	"encoding/binary"
 	"log/slog"
-	"net"
 	"net/netip"
+
+	"github.com/btmount/btmount/fetch/swarm/network"
 )
 
 // Peer is an address at which somebody is said to have the torrent.
 type Peer struct {
 	Addr   netip.AddrPort
-	Source string // "tracker" or "dht"
+	Source string     // "tracker" or "dht"
+	Via    netip.Addr // of the tracker or node that said so; not valid: unknown
 }
 
 // Stats is what trackers want to know of our part in a torrent.
@@ -24,12 +25,8 @@ type Stats struct {
 type Config struct {
 	PeerID    [20]byte
 	UserAgent string
-	Logger    *slog.Logger // nil: nothing is logged
-	// DialContext opens connections to HTTP trackers; nil means net.Dialer. It
-	// gets host names, and is asked again for each redirect.
-	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
-	// ListenPacket opens the sockets for UDP trackers; nil means net.ListenPacket.
-	ListenPacket func(network, addr string) (net.PacketConn, error)
+	Logger    *slog.Logger     // nil: nothing is logged
+	Network   *network.Network // opens the sockets
 }
 
 const maxPeers = 200 // taken from one reply
@@ -57,7 +54,7 @@ func (s *peerSet) add(addr netip.Addr, port uint16) {
 		s.seen = make(map[netip.AddrPort]bool)
 	}
 	s.seen[at] = true
-	s.peers = append(s.peers, Peer{at, s.source})
+	s.peers = append(s.peers, Peer{Addr: at, Source: s.source})
 }
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})

@@ -79,7 +79,7 @@ func announcer(t *testing.T, id string, port uint16, hash metainfo.InfoHash, url
 	found := make(chan netip.AddrPort, 1000)
 	c := Config{UserAgent: "test/1"}
 	copy(c.PeerID[:], id)
-	tr := NewTrackers(c, hash, [][]string{urls}, func() Stats { return Stats{Left: 1, Port: port} }, func(peers []Peer) {
+	tr := NewTrackers(c, hash, [][]string{urls}, urls, func() Stats { return Stats{Left: 1, Port: port} }, func(peers []Peer) {
 		for _, p := range peers {
 			found <- p.Addr
 		}

@@ -5,13 +5,14 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"net"
-	"net/http"
+	"net/netip"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
+	"github.com/btmount/btmount/fetch/swarm/network"
 )
 
 const (
@@ -43,7 +44,6 @@ type Trackers struct {
 	stats func() Stats
 	found func([]Peer)
 	log   *slog.Logger
-	http  *http.Client
 	// announce does the I/O; tests replace it.
 	announce func(context.Context, *url.URL, request) (reply, error)
 
@@ -57,7 +57,8 @@ type tier struct {
 }
 
 type tracker struct {
-	url *url.URL
+	url  *url.URL
+	from network.Origin
 
 	// Owned by the one announce that is under way.
 	started    bool   // it knows of us
@@ -85,6 +86,7 @@ type request struct {
 	stats   Stats
 	numWant int
 	id      string
+	from    network.Origin // of the tracker's URL
 }
 
 type event int
@@ -106,23 +108,32 @@ type reply struct {
 	id                string
 }
 
+// from notes who told of the peers.
+func (r *reply) from(tracker netip.Addr) {
+	for i := range r.peers {
+		r.peers[i].Via = tracker
+	}
+}
+
 // NewTrackers prepares announces of hash to tiers. URLs that are not http, https
-// or udp are left out. stats and found may be called at the same time by several
+// or udp are left out; those that typed lists were given by the user, the others by a
+// .torrent or magnet link. stats and found may be called at the same time by several
 // goroutines.
-func NewTrackers(c Config, hash metainfo.InfoHash, tiers [][]string, stats func() Stats, found func([]Peer)) *Trackers {
-	if c.DialContext == nil {
-		c.DialContext = (&net.Dialer{}).DialContext
+func NewTrackers(c Config, hash metainfo.InfoHash, tiers [][]string, typed []string, stats func() Stats, found func([]Peer)) *Trackers {
+	if c.Network == nil {
+		c.Network = network.System()
 	}
-	if c.ListenPacket == nil {
-		c.ListenPacket = net.ListenPacket
-	}
-	t := &Trackers{c: c, hash: hash, key: rand.Uint32(), stats: stats, found: found, log: loggerOr(c.Logger), http: newHTTPClient(c.DialContext)}
+	t := &Trackers{c: c, hash: hash, key: rand.Uint32(), stats: stats, found: found, log: loggerOr(c.Logger)}
 	t.announce = t.overNetwork
 	for _, urls := range tiers {
 		ti := &tier{hurry: make(chan struct{}, 1)}
 		for _, s := range urls {
 			if u, err := url.Parse(s); err == nil && known(u.Scheme) && u.Host != "" {
-				ti.trackers = append(ti.trackers, &tracker{url: u, status: TrackerStatus{URL: s, Seeders: -1, Leechers: -1}})
+				tr := &tracker{url: u, from: network.File, status: TrackerStatus{URL: s, Seeders: -1, Leechers: -1}}
+				if slices.Contains(typed, s) {
+					tr.from = network.Typed
+				}
+				ti.trackers = append(ti.trackers, tr)
 			}
 		}
 		if len(ti.trackers) > 0 {
@@ -154,7 +165,6 @@ func (t *Trackers) Run(ctx context.Context) error {
 	<-ctx.Done()
 	wg.Wait()
 	t.stop(context.WithoutCancel(ctx))
-	t.http.CloseIdleConnections()
 	return nil
 }
 
@@ -325,7 +335,7 @@ func (t *Trackers) ask(ctx context.Context, tr *tracker) (reply, error) {
 }
 
 func (t *Trackers) request(tr *tracker) request {
-	req := request{hash: t.hash, peerID: t.c.PeerID, key: t.key, stats: t.stats(), numWant: maxPeers, id: tr.id}
+	req := request{hash: t.hash, peerID: t.c.PeerID, key: t.key, stats: t.stats(), numWant: maxPeers, id: tr.id, from: tr.from}
 	switch {
 	case !tr.started:
 		req.event = started

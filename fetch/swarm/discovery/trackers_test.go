@@ -47,7 +47,7 @@ func (s *script) setLeft(n int64) {
 // and returns how to end them.
 func (s *script) run(t *testing.T, tiers ...string) (*Trackers, func()) {
 	s.start, s.asked = time.Now(), map[string]int{}
-	tr := NewTrackers(Config{}, metainfo.InfoHash{1}, nil, func() Stats {
+	tr := NewTrackers(Config{}, metainfo.InfoHash{1}, nil, nil, func() Stats {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return Stats{Left: s.left}
@@ -86,7 +86,7 @@ type answer = func(context.Context, int) (reply, error)
 
 func ok(interval time.Duration) answer {
 	return func(context.Context, int) (reply, error) {
-		return reply{interval: interval, min: 20 * time.Second, peers: []Peer{{netip.MustParseAddrPort("1.2.3.4:5"), "tracker"}}}, nil
+		return reply{interval: interval, min: 20 * time.Second, peers: []Peer{{Addr: netip.MustParseAddrPort("1.2.3.4:5"), Source: "tracker"}}}, nil
 	}
 }
 

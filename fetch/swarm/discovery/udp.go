@@ -9,8 +9,9 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"strconv"
 	"time"
+
+	"github.com/btmount/btmount/fetch/swarm/network"
 )
 
 // The numbers of BEP 15.
@@ -27,7 +28,7 @@ const (
 // announceUDP announces to the tracker's first IPv4 and first IPv6 address at
 // the same time, because each hands out only peers of its own kind (BEP 7, 15).
 func (t *Trackers) announceUDP(ctx context.Context, u *url.URL, r request) (reply, error) {
-	addrs, err := resolve(ctx, u.Host)
+	addrs, err := t.c.Network.Resolve(ctx, u.Host)
 	if err != nil {
 		return reply{}, err
 	}
@@ -63,36 +64,6 @@ func (t *Trackers) announceUDP(ctx context.Context, u *url.URL, r request) (repl
 	return sum, err
 }
 
-// resolve returns at most one address of each family.
-func resolve(ctx context.Context, hostport string) ([]netip.AddrPort, error) {
-	host, portText, err := net.SplitHostPort(hostport)
-	if err != nil {
-		return nil, errors.New("address without a port")
-	}
-	port, err := strconv.ParseUint(portText, 10, 16)
-	if err != nil || port == 0 {
-		return nil, fmt.Errorf("port %.8q: must be 1 to 65535", portText)
-	}
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return nil, err
-	}
-	var addrs []netip.AddrPort
-	var have4, have6 bool
-	for _, ip := range ips {
-		ip = ip.Unmap()
-		have := &have6
-		if ip.Is4() {
-			have = &have4
-		}
-		if !*have {
-			*have = true
-			addrs = append(addrs, netip.AddrPortFrom(ip, uint16(port)))
-		}
-	}
-	return addrs, nil
-}
-
 // udpConn is a conversation with one tracker.
 type udpConn struct {
 	pc net.PacketConn
@@ -100,15 +71,22 @@ type udpConn struct {
 }
 
 func (t *Trackers) udpExchange(ctx context.Context, to netip.AddrPort, uri string, r request) (reply, error) {
-	network := "udp4"
-	if to.Addr().Is6() {
-		network = "udp6"
+	if err := t.c.Network.Allow(network.Ask{Use: network.Tracker, From: r.from, To: to, UDP: true}); err != nil {
+		return reply{}, err
 	}
-	pc, err := t.c.ListenPacket(network, ":0")
+	family := "udp4"
+	if to.Addr().Is6() {
+		family = "udp6"
+	}
+	pc, err := t.c.Network.ListenPacket(ctx, family, ":0")
 	if err != nil {
 		return reply{}, err
 	}
 	defer pc.Close()
+	return t.conversation(ctx, pc, to, uri, r)
+}
+
+func (t *Trackers) conversation(ctx context.Context, pc net.PacketConn, to netip.AddrPort, uri string, r request) (reply, error) {
 	defer context.AfterFunc(ctx, func() { pc.Close() })() // unblocks ReadFrom
 	c := udpConn{pc, to}
 	b, err := c.roundTrip(ctx, binary.BigEndian.AppendUint64(nil, udpProtocol), actionConnect, nil)
@@ -122,7 +100,9 @@ func (t *Trackers) udpExchange(ctx context.Context, to netip.AddrPort, uri strin
 	if err != nil {
 		return reply{}, err
 	}
-	return parseUDP(b, to.Addr().Is6())
+	rep, err := parseUDP(b, to.Addr().Is6())
+	rep.from(to.Addr())
+	return rep, err
 }
 
 // roundTrip sends a request, again when nothing comes, and returns the body of

@@ -1,0 +1,29 @@
+// Package network decides how sockets are opened and who may be spoken to. The rest
+// of the engine opens no socket and looks up no name by itself: it asks [Network].
+//
+// # Who may be spoken to
+//
+// Trackers, peers, nodes of the DHT, .torrent files and servers that redirect all name
+// addresses, and all may lie: to have us send a request to a router's web page, to a
+// database that listens on loopback, or to a cloud's metadata service. [MayDial] is the
+// one rule against it, a pure function:
+//
+//	Nobody may name an address that is nearer to us than they are.
+//
+// Near is: this machine, then this link, then this site (private addresses), then the
+// world. So a tracker of the world names peers of the world, and a tracker, a peer or
+// a server of the LAN may name others there. The user is on this machine: what the user
+// typed is dialled, whatever it is. What stands in a .torrent or a magnet link is the
+// word of a stranger. One thing of it is let in: trackers of private addresses, since
+// companies have them; over UDP, whose first packet says nothing, or at a path of HTTP
+// that ends in /announce, which no router obeys.
+//
+// Names are checked when they are resolved and the socket is about to connect, at each
+// redirect again, so that a name that changes its address between two lookups gains
+// nothing. Addresses that carry an IPv4 address (NAT64, 6to4, Teredo) are as near as it.
+//
+// Rejected: a list of forbidden ranges for everything that was not typed. It would cut
+// off swarms of a LAN or an overlay network, which work by trackers and peer exchange
+// of their own. Not covered: a service of this machine at a public address of it, which
+// the world reaches without us.
+package network

@@ -1,0 +1,129 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// Config of a Network. The zero value is the network of the system.
+type Config struct{}
+
+// Network opens every socket of the engine. It is safe for use by several goroutines.
+type Network struct {
+	cfg      Config
+	resolver *net.Resolver
+}
+
+// Open checks what the sockets are to use. It opens none.
+func Open(cfg Config) (*Network, error) {
+	return &Network{cfg: cfg, resolver: net.DefaultResolver}, nil
+}
+
+// System is the network as the system has it.
+func System() *Network { return &Network{resolver: net.DefaultResolver} }
+
+// Allow asks the policy.
+func (n *Network) Allow(a Ask) error { return MayDial(a) }
+
+const connectTimeout = 8 * time.Second
+
+// Dial connects to a.To over TCP if the policy allows it.
+func (n *Network) Dial(ctx context.Context, a Ask) (net.Conn, error) {
+	return n.dial(ctx, a.To.String(), &a)
+}
+
+// dial connects to host:port. The policy sees the address that is about to be
+// connected to, however the name was resolved.
+func (n *Network) dial(ctx context.Context, hostport string, a *Ask) (net.Conn, error) {
+	d := net.Dialer{
+		Timeout: connectTimeout, KeepAlive: 60 * time.Second, Resolver: n.resolver,
+		ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
+			to, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return err
+			}
+			ask := *a
+			ask.To = to
+			return n.Allow(ask)
+		},
+	}
+	c, err := d.DialContext(ctx, "tcp", hostport)
+	if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+		return nil, refused // net.OpError would repeat the address
+	}
+	return c, err
+}
+
+// Listen accepts connections of peers.
+func (n *Network) Listen(ctx context.Context, addr string) (net.Listener, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w; choose another with --listen (port 0 takes any)", addr, bare(err))
+	}
+	return l, nil
+}
+
+// ListenPacket opens a UDP socket; network is udp, udp4 or udp6.
+func (n *Network) ListenPacket(ctx context.Context, network, addr string) (net.PacketConn, error) {
+	pc, err := (&net.ListenConfig{}).ListenPacket(ctx, network, addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s (UDP): %w", addr, bare(err))
+	}
+	return pc, nil
+}
+
+// Resolve returns the addresses of host:port, at most one of each family.
+func (n *Network) Resolve(ctx context.Context, hostport string) ([]netip.AddrPort, error) {
+	host, portText, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return nil, errors.New("address without a port")
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil || port == 0 {
+		return nil, fmt.Errorf("port %.8q: must be 1 to 65535", portText)
+	}
+	ips, err := n.resolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, err
+	}
+	var addrs []netip.AddrPort
+	var have4, have6 bool
+	for _, ip := range ips {
+		ip = ip.Unmap()
+		have := &have6
+		if ip.Is4() {
+			have = &have4
+		}
+		if !*have {
+			*have = true
+			addrs = append(addrs, netip.AddrPortFrom(ip, uint16(port)))
+		}
+	}
+	return addrs, nil
+}
+
+// bare drops what net.OpError repeats of the address.
+func bare(err error) error {
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
+// addrPort reads an address of package net.
+func addrPort(a net.Addr) netip.AddrPort {
+	var ap netip.AddrPort
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		ap = a.AddrPort()
+	case *net.UDPAddr:
+		ap = a.AddrPort()
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
