@@ -86,6 +86,7 @@ func swarmFlags() []cli.Flag {
 		listFlag("tracker", "`URL` of a tracker to ask, for every torrent"),
 		boolFlag("no-dht", "do not use the DHT"),
 		listFlag("dht-bootstrap", "`HOST:PORT` of a DHT node to start from instead of the well-known ones"),
+		listFlag("blocklist", "`FILE` or http(s) address of a list of peers never to speak to: lines of P2P text (name:192.0.2.0-192.0.2.255) or CIDR, plain or gzip"),
 		stringFlag("up-limit", "", "most `BYTES` per second sent to peers, such as 500KB; no limit if not given"),
 		stringFlag("down-limit", "", "most `BYTES` per second taken from peers; no limit if not given"),
 		stringFlag("max-peers", "60", "most connections of one torrent, a `NUMBER`"),
@@ -190,6 +191,21 @@ func (r *reader) list(flag string) (out []string) {
 	return out
 }
 
+// files reads a list of files or URLs; the name of a file that exists may have spaces.
+func (r *reader) files(flag string) (out []string) {
+	for _, v := range r.c.StringSlice(flag) {
+		if _, err := os.Stat(v); err == nil {
+			out = append(out, v)
+			continue
+		}
+		if strings.TrimSpace(v) == "" {
+			r.wrong(flag, v, "give a value")
+		}
+		out = append(out, strings.Fields(v)...)
+	}
+	return out
+}
+
 // hostPorts reads a list of HOST:PORT.
 func (r *reader) hostPorts(flag string) []string {
 	all := r.list(flag)
@@ -236,7 +252,7 @@ func (r *reader) trackers() []string {
 func (r *reader) swarmConfig() daemon.Config {
 	cfg := daemon.Config{
 		Version: version, Listen: r.c.String("listen"), Trackers: r.trackers(), Peers: r.peers(),
-		NoDHT: r.c.Bool("no-dht"), DHTBootstrap: r.hostPorts("dht-bootstrap"), MaxPeers: r.number("max-peers", 10000),
+		Blocklists: r.files("blocklist"), NoDHT: r.c.Bool("no-dht"), DHTBootstrap: r.hostPorts("dht-bootstrap"), MaxPeers: r.number("max-peers", 10000),
 		UpLimit: r.size("up-limit"), DownLimit: r.size("down-limit"), StateDir: r.folder("state-dir"),
 	}
 	if _, port, err := net.SplitHostPort(cfg.Listen); err != nil || port == "" {

@@ -45,6 +45,7 @@ type Config struct {
 	UpLimit      int64 // bytes/s, 0 = none
 	DownLimit    int64
 	MaxPeers     int
+	Blocklists   []string // files and URLs
 
 	Logger *slog.Logger
 }
@@ -119,7 +120,11 @@ func New(cfg Config) (_ *Daemon, err error) {
 
 // openNetwork opens what every socket is made of.
 func openNetwork(cfg Config) (*network.Network, error) {
-	return network.Open(network.Config{})
+	n, err := network.Open(network.Config{})
+	if err != nil {
+		return nil, err
+	}
+	return n, n.Block(context.Background(), cfg.Blocklists, filepath.Join(cfg.StateDir, "blocklists"), cfg.Logger)
 }
 
 // openDHT opens a node of the DHT.

@@ -3,6 +3,7 @@ package swarm
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"sync"
 	"time"
@@ -127,7 +128,11 @@ func (t *Torrent) found(addrs []netip.AddrPort, source string, via netip.Addr) {
 			continue
 		}
 		if err := t.client.cfg.Network.Allow(network.Ask{Use: network.Peer, From: from, Via: via, To: a}); err != nil {
-			t.log.Debug("peer not dialled", "source", source, "err", err)
+			level := slog.LevelDebug
+			if from == network.Typed {
+				level = slog.LevelWarn
+			}
+			t.log.Log(p.ctx, level, "peer not dialled", "source", source, "err", err)
 			continue
 		}
 		if c := p.known_[a]; c != nil {

@@ -19,6 +19,7 @@ func TestFoundAsksThePolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	tr.pool.start(t.Context(), nil)
 	tr.pool.dialing = maxDialing // nothing is dialled here
 	var none netip.Addr
 	far, lan, here := netip.MustParseAddr("203.0.113.9"), netip.MustParseAddr("192.168.1.9"), netip.MustParseAddr("127.0.0.1")

@@ -102,10 +102,9 @@ func (g *guard) ReadFrom(b []byte) (int, net.Addr, error) {
 	for {
 		n, from, err := g.PacketConn.ReadFrom(b)
 		if err == nil {
-			if acceptable(b[:n]) {
-				if ua, ok := from.(*net.UDPAddr); ok {
-					g.know(ua.AddrPort())
-				}
+			ua, ok := from.(*net.UDPAddr)
+			if ok && !g.network.Blocked(ua.AddrPort().Addr()) && acceptable(b[:n]) {
+				g.know(ua.AddrPort())
 				return n, from, nil
 			}
 			continue

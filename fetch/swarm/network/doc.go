@@ -26,4 +26,9 @@
 // off swarms of a LAN or an overlay network, which work by trackers and peer exchange
 // of their own. Not covered: a service of this machine at a public address of it, which
 // the world reaches without us.
+//
+// # Blocklists
+//
+// [Network.Block] reads lists of addresses that shall be no peers, nodes or web seeds,
+// whoever names them, the user included; they are not accepted when they call either.
 package network

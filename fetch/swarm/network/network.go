@@ -18,6 +18,7 @@ type Config struct{}
 type Network struct {
 	cfg      Config
 	resolver *net.Resolver
+	blocked  Blocklist
 }
 
 // Open checks what the sockets are to use. It opens none.
@@ -28,8 +29,17 @@ func Open(cfg Config) (*Network, error) {
 // System is the network as the system has it.
 func System() *Network { return &Network{resolver: net.DefaultResolver} }
 
-// Allow asks the policy.
-func (n *Network) Allow(a Ask) error { return MayDial(a) }
+// Allow asks the policy and the blocklists. These are about peers, nodes and web seeds:
+// a tracker or a download is asked for by name, and by the user.
+func (n *Network) Allow(a Ask) error {
+	if err := MayDial(a); err != nil {
+		return err
+	}
+	if (a.Use == Peer || a.Use == Node || a.Use == WebSeed) && n.Blocked(a.To.Addr()) {
+		return &BlockedError{a.Use, a.To.Addr()}
+	}
+	return nil
+}
 
 const connectTimeout = 8 * time.Second
 
@@ -57,16 +67,19 @@ func (n *Network) dial(ctx context.Context, hostport string, a *Ask) (net.Conn, 
 	if refused := (*RefusedError)(nil); errors.As(err, &refused) {
 		return nil, refused // net.OpError would repeat the address
 	}
+	if blocked := (*BlockedError)(nil); errors.As(err, &blocked) {
+		return nil, blocked
+	}
 	return c, err
 }
 
-// Listen accepts connections of peers.
+// Listen accepts connections of peers that are not blocked.
 func (n *Network) Listen(ctx context.Context, addr string) (net.Listener, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w; choose another with --listen (port 0 takes any)", addr, bare(err))
 	}
-	return l, nil
+	return listener{l, n}, nil
 }
 
 // ListenPacket opens a UDP socket; network is udp, udp4 or udp6.
