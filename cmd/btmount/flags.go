@@ -86,6 +86,7 @@ func swarmFlags() []cli.Flag {
 		listFlag("tracker", "`URL` of a tracker to ask, for every torrent"),
 		boolFlag("no-dht", "do not use the DHT"),
 		listFlag("dht-bootstrap", "`HOST:PORT` of a DHT node to start from instead of the well-known ones"),
+		stringFlag("bind", "", "`ADDRESS` or name of an interface that everything goes through, or nothing is sent: peers, trackers, DHT, downloads, names; for a VPN give the interface"),
 		listFlag("blocklist", "`FILE` or http(s) address of a list of peers never to speak to: lines of P2P text (name:192.0.2.0-192.0.2.255) or CIDR, plain or gzip"),
 		stringFlag("up-limit", "", "most `BYTES` per second sent to peers, such as 500KB; no limit if not given"),
 		stringFlag("down-limit", "", "most `BYTES` per second taken from peers; no limit if not given"),
@@ -219,20 +220,22 @@ func (r *reader) hostPorts(flag string) []string {
 	return all
 }
 
-// peers reads --peer; names are looked up once.
-func (r *reader) peers() (out []netip.AddrPort) {
+// peers reads --peer; names are looked up once, in the way that cfg asks for.
+func (r *reader) peers(cfg daemon.Config) (out []netip.AddrPort) {
 	for _, v := range r.hostPorts("peer") {
 		if r.err != nil {
 			return nil
 		}
-		host, port, _ := net.SplitHostPort(v)
-		n, _ := strconv.ParseUint(port, 10, 16)
-		ips, err := net.DefaultResolver.LookupNetIP(r.c.Context, "ip", host)
-		if err != nil || len(ips) == 0 {
+		if a, err := netip.ParseAddrPort(v); err == nil {
+			out = append(out, a)
+			continue
+		}
+		a, err := cfg.Lookup(r.c.Context, v)
+		if err != nil {
 			r.wrong("peer", v, "this name has no address; give an address and a port, such as 192.0.2.7:6881")
 			return nil
 		}
-		out = append(out, netip.AddrPortFrom(ips[0].Unmap(), uint16(n)))
+		out = append(out, a)
 	}
 	return out
 }
@@ -251,10 +254,11 @@ func (r *reader) trackers() []string {
 // swarmConfig reads what every command that meets peers has.
 func (r *reader) swarmConfig() daemon.Config {
 	cfg := daemon.Config{
-		Version: version, Listen: r.c.String("listen"), Trackers: r.trackers(), Peers: r.peers(),
+		Version: version, Bind: r.c.String("bind"), Listen: r.c.String("listen"), Trackers: r.trackers(),
 		Blocklists: r.files("blocklist"), NoDHT: r.c.Bool("no-dht"), DHTBootstrap: r.hostPorts("dht-bootstrap"), MaxPeers: r.number("max-peers", 10000),
 		UpLimit: r.size("up-limit"), DownLimit: r.size("down-limit"), StateDir: r.folder("state-dir"),
 	}
+	cfg.Peers = r.peers(cfg)
 	if _, port, err := net.SplitHostPort(cfg.Listen); err != nil || port == "" {
 		r.wrong("listen", cfg.Listen, "give an address and a port, such as 0.0.0.0:6881; port 0 takes any")
 	}

@@ -36,6 +36,7 @@ type Config struct {
 	CacheSize int64
 	StateDir  string
 
+	Bind         string // address or interface of every socket
 	Listen       string
 	Peers        []netip.AddrPort
 	Trackers     []string
@@ -118,9 +119,27 @@ func New(cfg Config) (_ *Daemon, err error) {
 	return d, d.addStatus()
 }
 
+func (c Config) network() network.Config { return network.Config{Bind: c.Bind} }
+
+// Lookup returns the address of a host:port, found in the way that c asks for.
+func (c Config) Lookup(ctx context.Context, hostport string) (netip.AddrPort, error) {
+	n, err := network.Open(c.network())
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	addrs, err := n.Resolve(ctx, hostport)
+	if err == nil && len(addrs) == 0 {
+		err = errors.New("no address")
+	}
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	return addrs[0], nil
+}
+
 // openNetwork opens what every socket is made of.
 func openNetwork(cfg Config) (*network.Network, error) {
-	n, err := network.Open(network.Config{})
+	n, err := network.Open(cfg.network())
 	if err != nil {
 		return nil, err
 	}

@@ -49,7 +49,9 @@ func run(m *testing.M) int {
 	btmount = filepath.Join(scratch, "btmount")
 	build := exec.Command("go", "build", "-buildvcs=false", "-o", btmount, "github.com/btmount/btmount/cmd/btmount")
 	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
+	if built := os.Getenv(programVar); built != "" {
+		btmount = built
+	} else if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "building btmount:", err)
 		return 1
 	}

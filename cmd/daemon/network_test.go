@@ -1,9 +1,12 @@
 package daemon_test
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
@@ -27,5 +30,50 @@ func TestBlocklist(t *testing.T) {
 		if peer.Addr == bad {
 			t.Errorf("connected: %+v", peer)
 		}
+	}
+}
+
+// world are flags that make btmount send to the world in every way that it knows.
+var world = []string{
+	"--peer", "203.0.113.5:6881", "--tracker", "http://203.0.113.6/announce", "--tracker", "udp://203.0.113.7:6969/announce",
+	"--dht-bootstrap", "203.0.113.8:6881",
+}
+
+// A mount that is bound to an interface reads through it, and sends nothing through
+// another one: not while the interface is there, not when it has gone.
+func TestBind(t *testing.T) {
+	t.Parallel()
+	if !namespaced(t) {
+		return
+	}
+	other := start(t, "unshare", "-n", "sh", "-c", "echo ready; sleep 1000") // a namespace for the other end
+	other.await("ready")
+	pid := strconv.Itoa(other.cmd.Process.Pid)
+	veth(t, "vpn", "10.8.0.2/24")
+	ip(t, "link set vpn-end netns "+pid)
+	output(t, patience, "nsenter", "-t", pid, "-n", "sh", "-c", "ip link set lo up; ip link set vpn-end up; ip addr add 10.8.0.1/24 dev vpn-end")
+	p := single(t, "film", 8<<20, metainfo.MakeConfig{})
+	s := start(t, "nsenter", "-t", pid, "-n", btmount, "seed", p.dir, "--out", p.torrent, "--state-dir", t.TempDir(), "--no-dht",
+		"--listen", "10.8.0.1:0", fmt.Sprintf("--piece-length=%dB", p.pieces))
+	addr := s.await(`^seeding .* on (\S+);`)[1]
+
+	free := mount(t, append([]string{p.torrent, "--listen", "198.51.100.2:7001"}, world...)...)
+	eventually(t, patience, "a packet to the world", func() bool { return sent(t, "wan") > 3 })
+	free.stop()
+	before := sent(t, "wan")
+	m := mount(t, append([]string{p.torrent, "--bind", "vpn", "--listen", "10.8.0.2:0", "--peer", addr, "--log-level", "debug"}, world...)...)
+	output(t, patience, "dd", "if="+m.path("film"), "of=/dev/null", "bs=1M", "count=2", "status=none")
+	m.await(`tracker failed.* tracker=203.0.113.6 `)
+	ip(t, "link del vpn")
+	m.await(`cannot connect.*bound to vpn, which is gone`)
+	if now := sent(t, "wan"); now != before {
+		t.Errorf("%d packets went past the interface", now-before)
+	}
+	// And it does not start without it.
+	f := newFolders(t)
+	r := start(t, btmount, "mount", f.point, p.torrent, "--cache-dir", f.cache, "--state-dir", f.state, "--bind", "vpn")
+	r.ended(patience)
+	if text := r.out.String(); r.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(text, `bind to "vpn": there is no such interface`) {
+		t.Errorf("%v: %s", r.cmd.ProcessState, text)
 	}
 }

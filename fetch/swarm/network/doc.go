@@ -31,4 +31,14 @@
 //
 // [Network.Block] reads lists of addresses that shall be no peers, nodes or web seeds,
 // whoever names them, the user included; they are not accepted when they call either.
+//
+// # Bound to an interface
+//
+// With Config.Bind every socket uses one address, or one interface (SO_BINDTODEVICE),
+// or is not opened: peers both ways, trackers, DHT, downloads, questions to name
+// servers. An address chooses the sender only, and leaves the way to the routing table;
+// for a VPN name the interface. If it goes away nothing is sent past it: the kernel
+// refuses packets of an address or to an interface that is no more. If it comes back,
+// what is opened then works; the sockets that listen stay with the old one.
+// A name server of this machine is asked over loopback.
 package network

@@ -16,6 +16,7 @@ const (
 
 // journey is one request with its redirects: what the policy is asked at the next hop.
 type journey struct {
+	ctx  context.Context // of the request: package http would go on to connect without it
 	ask  Ask
 	last netip.Addr // of the server that answered last; not valid behind a proxy
 }
@@ -30,7 +31,7 @@ type journeyKey struct{}
 // serves one hop, so that the policy is asked at each), and no proxy of the environment,
 // which would go around the policy.
 func (n *Network) Do(req *http.Request, use Use, from Origin) (resp *http.Response, via netip.Addr, err error) {
-	j := &journey{ask: Ask{Use: use, From: from, Path: req.URL.Path}}
+	j := &journey{ctx: req.Context(), ask: Ask{Use: use, From: from, Path: req.URL.Path}}
 	c := http.Client{Transport: n.transport(), CheckRedirect: func(next *http.Request, via []*http.Request) error {
 		if len(via) > maxRedirects {
 			return fmt.Errorf("too many redirects (%d); check the address", len(via))
@@ -61,7 +62,7 @@ func (n *Network) transport() *http.Transport {
 // hop connects for the next hop of a journey.
 func (n *Network) hop(ctx context.Context, _, hostport string) (net.Conn, error) {
 	j := ctx.Value(journeyKey{}).(*journey)
-	c, err := n.dial(ctx, hostport, &j.ask)
+	c, err := n.dial(j.ctx, hostport, &j.ask)
 	if err != nil {
 		return nil, err
 	}

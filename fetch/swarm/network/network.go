@@ -12,18 +12,38 @@ import (
 )
 
 // Config of a Network. The zero value is the network of the system.
-type Config struct{}
+type Config struct {
+	Bind string // address or name of an interface that every socket uses; "" for none
+}
 
 // Network opens every socket of the engine. It is safe for use by several goroutines.
 type Network struct {
-	cfg      Config
+	bound    bound
 	resolver *net.Resolver
 	blocked  Blocklist
 }
 
-// Open checks what the sockets are to use. It opens none.
+// Open checks what the sockets are to use, now and whenever one is opened later: what
+// is not there fails, and is not done without.
 func Open(cfg Config) (*Network, error) {
-	return &Network{cfg: cfg, resolver: net.DefaultResolver}, nil
+	n := System()
+	var err error
+	if n.bound, err = parseBind(cfg.Bind); err != nil {
+		return nil, err
+	}
+	if n.bound.set() {
+		n.resolver = n.bindResolver()
+	}
+	return n, nil
+}
+
+// control is called for every socket before it is used.
+func (n *Network) control(_, _ string, c syscall.RawConn) error {
+	var applied error
+	if err := c.Control(func(fd uintptr) { applied = n.bound.apply(fd) }); err != nil {
+		return err
+	}
+	return applied
 }
 
 // System is the network as the system has it.
@@ -53,14 +73,18 @@ func (n *Network) Dial(ctx context.Context, a Ask) (net.Conn, error) {
 func (n *Network) dial(ctx context.Context, hostport string, a *Ask) (net.Conn, error) {
 	d := net.Dialer{
 		Timeout: connectTimeout, KeepAlive: 60 * time.Second, Resolver: n.resolver,
-		ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
+		LocalAddr: n.bound.local("tcp"),
+		ControlContext: func(_ context.Context, network, address string, c syscall.RawConn) error {
 			to, err := netip.ParseAddrPort(address)
 			if err != nil {
 				return err
 			}
 			ask := *a
 			ask.To = to
-			return n.Allow(ask)
+			if err := n.Allow(ask); err != nil {
+				return err
+			}
+			return n.control(network, address, c)
 		},
 	}
 	c, err := d.DialContext(ctx, "tcp", hostport)
@@ -75,7 +99,11 @@ func (n *Network) dial(ctx context.Context, hostport string, a *Ask) (net.Conn, 
 
 // Listen accepts connections of peers that are not blocked.
 func (n *Network) Listen(ctx context.Context, addr string) (net.Listener, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	at, err := n.bound.listen(addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", addr, err)
+	}
+	l, err := (&net.ListenConfig{Control: n.control}).Listen(ctx, "tcp", at)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w; choose another with --listen (port 0 takes any)", addr, bare(err))
 	}
@@ -84,14 +112,22 @@ func (n *Network) Listen(ctx context.Context, addr string) (net.Listener, error)
 
 // ListenPacket opens a UDP socket; network is udp, udp4 or udp6.
 func (n *Network) ListenPacket(ctx context.Context, network, addr string) (net.PacketConn, error) {
-	pc, err := (&net.ListenConfig{}).ListenPacket(ctx, network, addr)
+	at, err := n.bound.listen(addr)
+	if err == nil {
+		err = n.bound.family(network)
+	}
+	var pc net.PacketConn
+	if err == nil {
+		pc, err = (&net.ListenConfig{Control: n.control}).ListenPacket(ctx, network, at)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s (UDP): %w", addr, bare(err))
 	}
 	return pc, nil
 }
 
-// Resolve returns the addresses of host:port, at most one of each family.
+// Resolve returns the addresses of host:port, at most one of each family. Name servers
+// are asked as everything else is.
 func (n *Network) Resolve(ctx context.Context, hostport string) ([]netip.AddrPort, error) {
 	host, portText, err := net.SplitHostPort(hostport)
 	if err != nil {

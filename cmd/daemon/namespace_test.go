@@ -1,0 +1,89 @@
+package daemon_test
+
+import (
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// These tell a test that runs in a namespace its name, and the program to use.
+const (
+	namespaceVar = "TEST_NAMESPACE"
+	programVar   = "TEST_NAMESPACE_PROGRAM"
+)
+
+// namespaced runs the test again in a network namespace of its own, and returns true
+// there. The namespace ends with the process. It has lo, and wan, which is where the
+// world is: nobody there answers, but what is sent is counted.
+func namespaced(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(namespaceVar) == t.Name() {
+		ip(t, "link set lo up")
+		veth(t, "wan", "198.51.100.2/24")
+		ip(t, "route add default via 198.51.100.1 dev wan")
+		ip(t, "neigh add 198.51.100.1 lladdr 02:00:00:00:00:01 dev wan")
+		return true
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=4m")
+	cmd.Env = append(os.Environ(), namespaceVar+"="+t.Name(), programVar+"="+btmount)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("no network namespace: ", err)
+		}
+		t.Skip("no network namespace, it needs root: ", err)
+	}
+	if err == nil && strings.Contains(string(out), "--- SKIP: "+t.Name()) {
+		t.Skipf("%s", out)
+	}
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		t.Fatalf("in a network namespace: %v\n%s", err, out)
+	}
+	if testing.Verbose() {
+		t.Logf("%s", out)
+	}
+	return false
+}
+
+func ip(t testing.TB, args string) {
+	t.Helper()
+	if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
+		t.Fatalf("ip %s: %v: %s", args, err, out)
+	}
+}
+
+// veth makes a pair of interfaces; the second is called as the first with -end. Nothing
+// is sent through them by the system itself.
+func veth(t testing.TB, name, addr string) {
+	t.Helper()
+	ip(t, "link add "+name+" type veth peer name "+name+"-end")
+	for _, n := range []string{name, name + "-end"} {
+		ip(t, "link set "+n+" addrgenmode none")
+		ip(t, "link set "+n+" up")
+	}
+	ip(t, "addr add "+addr+" dev "+name)
+}
+
+// sent is how many packets left through an interface.
+func sent(t testing.TB, device string) int {
+	t.Helper()
+	text, err := os.ReadFile("/proc/net/dev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, rest, _ := strings.Cut(strings.TrimSpace(line), ":"); name == device {
+			n, err := strconv.Atoi(strings.Fields(rest)[9])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatal("no interface ", device)
+	return 0
+}
