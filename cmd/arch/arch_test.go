@@ -57,6 +57,7 @@ var homes = map[string][]string{
 	"github.com/pelletier/go-toml":  {"cmd/btmount"},
 	"github.com/vbauerster/mpb":     {"cmd/btmount"},
 	"github.com/dustin/go-humanize": {"cmd/btmount"},
+	"golang.org/x/net":              {"fetch/swarm/network"}, // its SOCKS5
 	"golang.org/x/term":             {"cmd/btmount"},
 	"golang.org/x/time":             {"cmd/daemon", "fetch/swarm/..."},
 	"golang.org/x/sys":              {"fs/...", "cache", "fetch/swarm/...", "cmd/btmount"},

@@ -88,6 +88,8 @@ func swarmFlags() []cli.Flag {
 		listFlag("dht-bootstrap", "`HOST:PORT` of a DHT node to start from instead of the well-known ones"),
 		stringFlag("bind", "", "`ADDRESS` or name of an interface that everything goes through, or nothing is sent: peers, trackers, DHT, downloads, names; for a VPN give the interface"),
 		listFlag("blocklist", "`FILE` or http(s) address of a list of peers never to speak to: lines of P2P text (name:192.0.2.0-192.0.2.255) or CIDR, plain or gzip"),
+		stringFlag("proxy", "", "`URL` of a SOCKS5 proxy that everything goes through, as socks5://host:port or socks5://user@host:port; it looks up the names; listening, DHT and UDP trackers are off then"),
+		stringFlag("proxy-password-file", "", "`FILE` whose first line is the password for the proxy"),
 		stringFlag("up-limit", "", "most `BYTES` per second sent to peers, such as 500KB; no limit if not given"),
 		stringFlag("down-limit", "", "most `BYTES` per second taken from peers; no limit if not given"),
 		stringFlag("max-peers", "60", "most connections of one torrent, a `NUMBER`"),
@@ -207,6 +209,24 @@ func (r *reader) files(flag string) (out []string) {
 	return out
 }
 
+// password reads the first line of a file.
+func (r *reader) password(flag string) string {
+	path := r.c.String(flag)
+	if path == "" {
+		return ""
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		r.wrong(flag, path, bare(err).Error()+"; give a file that can be read")
+		return ""
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	if line = strings.TrimSuffix(line, "\r"); line == "" {
+		r.wrong(flag, path, "its first line is empty; it should be the password")
+	}
+	return line
+}
+
 // hostPorts reads a list of HOST:PORT.
 func (r *reader) hostPorts(flag string) []string {
 	all := r.list(flag)
@@ -232,7 +252,7 @@ func (r *reader) peers(cfg daemon.Config) (out []netip.AddrPort) {
 		}
 		a, err := cfg.Lookup(r.c.Context, v)
 		if err != nil {
-			r.wrong("peer", v, "this name has no address; give an address and a port, such as 192.0.2.7:6881")
+			r.wrong("peer", v, fmt.Sprintf("this name has no address (%v); give an address and a port, such as 192.0.2.7:6881", err))
 			return nil
 		}
 		out = append(out, a)
@@ -254,7 +274,7 @@ func (r *reader) trackers() []string {
 // swarmConfig reads what every command that meets peers has.
 func (r *reader) swarmConfig() daemon.Config {
 	cfg := daemon.Config{
-		Version: version, Bind: r.c.String("bind"), Listen: r.c.String("listen"), Trackers: r.trackers(),
+		Version: version, Bind: r.c.String("bind"), Proxy: r.c.String("proxy"), ProxyPassword: r.password("proxy-password-file"), Listen: r.c.String("listen"), Trackers: r.trackers(),
 		Blocklists: r.files("blocklist"), NoDHT: r.c.Bool("no-dht"), DHTBootstrap: r.hostPorts("dht-bootstrap"), MaxPeers: r.number("max-peers", 10000),
 		UpLimit: r.size("up-limit"), DownLimit: r.size("down-limit"), StateDir: r.folder("state-dir"),
 	}

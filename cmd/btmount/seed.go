@@ -75,8 +75,12 @@ func seed(c *cli.Context) error {
 		return err
 	}
 	magnet := meta.Magnet()
-	fmt.Fprintf(c.App.Writer, "%s\n%s\nseeding %s (%s, %s) on %s; Ctrl-C stops\n",
-		out, magnet, path, count(len(meta.Info.Files), "file"), humanize.IBytes(uint64(meta.Info.Length)), where(s.Addr()))
+	at := "through the proxy, no peer can call"
+	if s.Addr().IsValid() {
+		at = "on " + where(s.Addr())
+	}
+	fmt.Fprintf(c.App.Writer, "%s\n%s\nseeding %s (%s, %s) %s; Ctrl-C stops\n",
+		out, magnet, path, count(len(meta.Info.Files), "file"), humanize.IBytes(uint64(meta.Info.Length)), at)
 	return s.Run(c.Context)
 }
 

@@ -36,17 +36,19 @@ type Config struct {
 	CacheSize int64
 	StateDir  string
 
-	Bind         string // address or interface of every socket
-	Listen       string
-	Peers        []netip.AddrPort
-	Trackers     []string
-	NoDHT        bool
-	DHTBootstrap []string // empty: the well-known routers
-	NoUpload     bool
-	UpLimit      int64 // bytes/s, 0 = none
-	DownLimit    int64
-	MaxPeers     int
-	Blocklists   []string // files and URLs
+	Bind          string // address or interface of every socket
+	Proxy         string // SOCKS5 that everything goes through
+	ProxyPassword string
+	Listen        string
+	Peers         []netip.AddrPort
+	Trackers      []string
+	NoDHT         bool
+	DHTBootstrap  []string // empty: the well-known routers
+	NoUpload      bool
+	UpLimit       int64 // bytes/s, 0 = none
+	DownLimit     int64
+	MaxPeers      int
+	Blocklists    []string // files and URLs
 
 	Logger *slog.Logger
 }
@@ -102,6 +104,7 @@ func New(cfg Config) (_ *Daemon, err error) {
 	if d.network, err = openNetwork(cfg); err != nil {
 		return nil, err
 	}
+	cfg = cfg.reachable(d.network)
 	d.scheduler = fetch.New(fetch.Config{Logger: cfg.Logger, AllAhead: func() int64 { return cfg.CacheSize / 2 }})
 	if !cfg.NoDHT {
 		if d.dht, err = openDHT(cfg, d.network); err != nil {
@@ -119,7 +122,17 @@ func New(cfg Config) (_ *Daemon, err error) {
 	return d, d.addStatus()
 }
 
-func (c Config) network() network.Config { return network.Config{Bind: c.Bind} }
+func (c Config) network() network.Config {
+	return network.Config{Bind: c.Bind, Proxy: c.Proxy, ProxyPassword: c.ProxyPassword}
+}
+
+// reachable takes from c what the network cannot do.
+func (c Config) reachable(n *network.Network) Config {
+	if n.Proxied() {
+		c.Listen, c.NoDHT = "", true
+	}
+	return c
+}
 
 // Lookup returns the address of a host:port, found in the way that c asks for.
 func (c Config) Lookup(ctx context.Context, hostport string) (netip.AddrPort, error) {

@@ -21,7 +21,7 @@ func TestTracker(t *testing.T) {
 			same(t, "sequential", m.path("film"), p.dir)
 			s := m.torrent(t)
 			// Either may have found the other first.
-			if len(s.Trackers) != 1 || s.Trackers[0].Err != nil || len(s.Swarm) == 0 {
+			if len(s.Trackers) != 1 || s.Trackers[0].Failure != "" || len(s.Swarm) == 0 {
 				t.Errorf("trackers %+v, swarm %+v", s.Trackers, s.Swarm)
 			}
 		})

@@ -37,6 +37,7 @@ func NewSeed(cfg Config, meta *metainfo.Meta, path string) (_ *Seed, err error) 
 	if err != nil {
 		return nil, err
 	}
+	cfg = cfg.reachable(net)
 	if !cfg.NoDHT && !meta.Info.Private {
 		if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 			return nil, fmt.Errorf("state folder %s: %w; choose another with --state-dir", cfg.StateDir, bare(err))

@@ -15,7 +15,7 @@ type Status struct {
 	Pid        int             `json:"pid"`
 	Mountpoint string          `json:"mountpoint"`
 	Started    time.Time       `json:"started"`
-	Listen     string          `json:"listen"`
+	Listen     string          `json:"listen"` // "" if nobody can call
 	DHTNodes   int             `json:"dht_nodes"`
 	Cache      CacheStatus     `json:"cache"`
 	Torrents   []TorrentStatus `json:"torrents"`
@@ -48,8 +48,11 @@ func (d *Daemon) Status() Status {
 	used, limit := d.cache.Usage()
 	s := Status{
 		Version: d.cfg.Version, Pid: os.Getpid(), Mountpoint: d.cfg.Mountpoint, Started: d.started,
-		Listen: d.client.Addr().String(), Cache: CacheStatus{d.cfg.CacheDir, used, limit},
+		Cache:    CacheStatus{d.cfg.CacheDir, used, limit},
 		Torrents: []TorrentStatus{},
+	}
+	if a := d.client.Addr(); a.IsValid() {
+		s.Listen = a.String()
 	}
 	if d.dht != nil {
 		s.DHTNodes, _ = d.dht.Status()

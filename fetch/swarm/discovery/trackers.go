@@ -71,7 +71,8 @@ type tracker struct {
 // TrackerStatus is what is known of one tracker.
 type TrackerStatus struct {
 	URL               string // may contain a secret key of the user
-	Err               error  // of the last announce, nil if it worked
+	Err               error  `json:"-"`               // of the last announce, nil if it worked
+	Failure           string `json:"error,omitempty"` // Err in words
 	Peers             int    // in the last reply
 	Seeders, Leechers int    // in all, as the tracker says; -1 if it does not
 	Last, Next        time.Time
@@ -357,7 +358,10 @@ func (t *Trackers) record(tr *tracker, r reply, err error) {
 	case err == nil && (st.Err != nil || st.Last.IsZero()):
 		t.log.Info("tracker answers", "tracker", tr.url.Host, "peers", len(r.peers))
 	}
-	st.Err, st.Last = err, time.Now()
+	st.Err, st.Failure, st.Last = err, "", time.Now()
+	if err != nil {
+		st.Failure = err.Error()
+	}
 	if err == nil {
 		st.Peers, st.Seeders, st.Leechers = len(r.peers), r.seeders, r.leechers
 		st.Next = st.Last.Add(r.interval)

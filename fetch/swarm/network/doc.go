@@ -41,4 +41,12 @@
 // refuses packets of an address or to an interface that is no more. If it comes back,
 // what is opened then works; the sockets that listen stay with the old one.
 // A name server of this machine is asked over loopback.
+//
+// # Through a proxy
+//
+// With Config.Proxy everything goes through a SOCKS5 proxy, names included, which the
+// proxy looks up. What it cannot carry is off: UDP (DHT, UDP trackers), listening.
+// UDP ASSOCIATE was rejected: few proxies have it, and fewer let anybody answer. The
+// policy still sees addresses and "localhost", but not what a proxy makes of other
+// names: a proxy that stands in the LAN has to guard the LAN itself.
 package network

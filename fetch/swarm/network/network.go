@@ -9,16 +9,22 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/net/proxy"
 )
 
 // Config of a Network. The zero value is the network of the system.
 type Config struct {
-	Bind string // address or name of an interface that every socket uses; "" for none
+	Bind          string // address or name of an interface that every socket uses; "" for none
+	Proxy         string // socks5://[user@]host:port that everything goes through; "" for none
+	ProxyPassword string
 }
 
 // Network opens every socket of the engine. It is safe for use by several goroutines.
 type Network struct {
 	bound    bound
+	proxy    string // host:port, "" for none
+	auth     *proxy.Auth
 	resolver *net.Resolver
 	blocked  Blocklist
 }
@@ -33,6 +39,14 @@ func Open(cfg Config) (*Network, error) {
 	}
 	if n.bound.set() {
 		n.resolver = n.bindResolver()
+	}
+	if cfg.Proxy != "" {
+		n.proxy, n.auth, err = parseProxy(cfg.Proxy, cfg.ProxyPassword)
+	} else if cfg.ProxyPassword != "" {
+		err = errors.New("proxy: there is a password and no proxy; name it with --proxy")
+	}
+	if err != nil {
+		return nil, err
 	}
 	return n, nil
 }
@@ -61,7 +75,14 @@ func (n *Network) Allow(a Ask) error {
 	return nil
 }
 
-const connectTimeout = 8 * time.Second
+// Proxied reports whether everything goes through a proxy. There is no UDP then, no
+// listening, and no looking up of names: these fail with [ErrProxied].
+func (n *Network) Proxied() bool { return n.proxy != "" }
+
+const (
+	connectTimeout = 8 * time.Second
+	keepAlive      = 60 * time.Second
+)
 
 // Dial connects to a.To over TCP if the policy allows it.
 func (n *Network) Dial(ctx context.Context, a Ask) (net.Conn, error) {
@@ -71,8 +92,11 @@ func (n *Network) Dial(ctx context.Context, a Ask) (net.Conn, error) {
 // dial connects to host:port. The policy sees the address that is about to be
 // connected to, however the name was resolved.
 func (n *Network) dial(ctx context.Context, hostport string, a *Ask) (net.Conn, error) {
+	if n.Proxied() {
+		return n.throughProxy(ctx, hostport, a)
+	}
 	d := net.Dialer{
-		Timeout: connectTimeout, KeepAlive: 60 * time.Second, Resolver: n.resolver,
+		Timeout: connectTimeout, KeepAlive: keepAlive, Resolver: n.resolver,
 		LocalAddr: n.bound.local("tcp"),
 		ControlContext: func(_ context.Context, network, address string, c syscall.RawConn) error {
 			to, err := netip.ParseAddrPort(address)
@@ -99,6 +123,9 @@ func (n *Network) dial(ctx context.Context, hostport string, a *Ask) (net.Conn, 
 
 // Listen accepts connections of peers that are not blocked.
 func (n *Network) Listen(ctx context.Context, addr string) (net.Listener, error) {
+	if n.Proxied() {
+		return nil, fmt.Errorf("listen on %s: %w", addr, ErrProxied)
+	}
 	at, err := n.bound.listen(addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
@@ -112,6 +139,9 @@ func (n *Network) Listen(ctx context.Context, addr string) (net.Listener, error)
 
 // ListenPacket opens a UDP socket; network is udp, udp4 or udp6.
 func (n *Network) ListenPacket(ctx context.Context, network, addr string) (net.PacketConn, error) {
+	if n.Proxied() {
+		return nil, fmt.Errorf("UDP: %w", ErrProxied)
+	}
 	at, err := n.bound.listen(addr)
 	if err == nil {
 		err = n.bound.family(network)
@@ -136,6 +166,12 @@ func (n *Network) Resolve(ctx context.Context, hostport string) ([]netip.AddrPor
 	port, err := strconv.ParseUint(portText, 10, 16)
 	if err != nil || port == 0 {
 		return nil, fmt.Errorf("port %.8q: must be 1 to 65535", portText)
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return []netip.AddrPort{netip.AddrPortFrom(ip.Unmap(), uint16(port))}, nil
+	}
+	if n.Proxied() {
+		return nil, fmt.Errorf("looking up %.100q: %w; give an address", host, ErrProxied)
 	}
 	ips, err := n.resolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
