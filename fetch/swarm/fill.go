@@ -20,9 +20,11 @@ const (
 	wasteStart = 3 << 20
 	// A peer that rejects a piece is not asked for it again for so long.
 	refuseFor = 5 * time.Second
-	// A silent peer is tried with one block after this, then twice as long.
-	muteFirst = 2 * time.Second
+	// A silent peer is tried with one block after this, then twice as long. A libtorrent
+	// seed that checks pieces while it serves them may sleep until the next request.
+	muteFirst = 250 * time.Millisecond
 	muteMost  = 30 * time.Second
+	onlyFirst = 2 * time.Second // before all of it is asked again of the only peer
 	// A request that was taken back, and not answered after this, never will be.
 	cancelWait = 2 * time.Second
 	// A request that so many later ones overtook, and so old, was lost.
@@ -289,8 +291,8 @@ func (t *Torrent) watch() (freed bool) {
 		freed = c.expire() || t.lost(c) || freed
 		switch {
 		case c.view.Mute && t.clock.After(c.retryMute):
-			c.view.Mute = false
-			freed = true
+			c.backOff()
+			t.probe(c)
 		case c.view.Mute || !c.view.Pipe.Silent(t.clock):
 		case t.other(c):
 			c.view.Mute = true
@@ -303,12 +305,22 @@ func (t *Torrent) watch() (freed bool) {
 			c.close(errSilent)
 		case c.muteWait == 0:
 			c.backOff() // a little patience first
+			c.retryMute = t.clock.Add(onlyFirst)
 		case t.clock.After(c.retryMute):
 			c.backOff()
 			c.again()
 		}
 	}
 	return freed
+}
+
+// probe asks a silent peer for the block that is wanted last, and counts on nothing:
+// for the others it stays silent until it sends something.
+func (t *Torrent) probe(c *conn) {
+	t.releaseAll(c)
+	if r, ok := t.picks.Probe(&c.view, t.clock); ok {
+		t.send(c, []picker.Request{r})
+	}
 }
 
 var errSilent = errors.New("owes blocks and sends none")

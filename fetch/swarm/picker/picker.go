@@ -413,6 +413,33 @@ func (peer *Peer) ask(piece, b, size int, now, finish time.Time) Request {
 	return r
 }
 
+// Probe assigns one block to a silent peer, as if it were not: of the piece that is
+// wanted last, one that nobody was asked for; else one that comes twice then.
+func (k *Picker) Probe(peer *Peer, now time.Time) (r Request, ok bool) {
+	mute := peer.Mute
+	peer.Mute = false
+	defer func() { peer.Mute = mute }()
+	for most := range int8(maxOwners) {
+		for _, p := range slices.Backward(k.pieces) {
+			if most == 0 && p.free == 0 || !p.may(peer, now) {
+				continue
+			}
+			for b := len(p.blocks) - 1; b >= 0; b-- {
+				if bl := &p.blocks[b]; !bl.here && bl.n <= most && !slices.Contains(bl.owners[:bl.n], peer) {
+					if bl.n == 0 {
+						p.free--
+					}
+					bl.owners[bl.n] = peer
+					bl.n++
+					size := p.BlockSize(b)
+					return peer.ask(p.Index, b, size, now, peer.Pipe.Finish(now, size)), true
+				}
+			}
+		}
+	}
+	return Request{}, false
+}
+
 // Twice is a block to be asked of one more peer.
 type Twice struct {
 	Peer *Peer
