@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -88,6 +89,7 @@ func swarmFlags() []cli.Flag {
 		listFlag("dht-bootstrap", "`HOST:PORT` of a DHT node to start from instead of the well-known ones"),
 		stringFlag("bind", "", "`ADDRESS` or name of an interface that everything goes through, or nothing is sent: peers, trackers, DHT, downloads, names; for a VPN give the interface"),
 		listFlag("blocklist", "`FILE` or http(s) address of a list of peers never to speak to: lines of P2P text (name:192.0.2.0-192.0.2.255) or CIDR, plain or gzip"),
+		stringFlag("encryption", "allow", "`WHETHER` connections are encrypted (MSE/PE): allow if a peer insists, prefer, require, or forbid"),
 		stringFlag("proxy", "", "`URL` of a SOCKS5 proxy that everything goes through, as socks5://host:port or socks5://user@host:port; it looks up the names; listening, DHT and UDP trackers are off then"),
 		stringFlag("proxy-password-file", "", "`FILE` whose first line is the password for the proxy"),
 		stringFlag("up-limit", "", "most `BYTES` per second sent to peers, such as 500KB; no limit if not given"),
@@ -172,6 +174,15 @@ func (r *reader) number(flag string, most int) int {
 		r.wrong(flag, v, fmt.Sprintf("give a number from 1 to %d", most))
 	}
 	return n
+}
+
+func (r *reader) oneOf(flag string, words ...string) string {
+	v := r.c.String(flag)
+	if !slices.Contains(words, v) {
+		last := len(words) - 1
+		r.wrong(flag, v, "give "+strings.Join(words[:last], ", ")+" or "+words[last])
+	}
+	return v
 }
 
 func (r *reader) time(flag string) time.Duration {
@@ -278,6 +289,7 @@ func (r *reader) swarmConfig() daemon.Config {
 		Blocklists: r.files("blocklist"), NoDHT: r.c.Bool("no-dht"), DHTBootstrap: r.hostPorts("dht-bootstrap"), MaxPeers: r.number("max-peers", 10000),
 		UpLimit: r.size("up-limit"), DownLimit: r.size("down-limit"), StateDir: r.folder("state-dir"),
 	}
+	cfg.Encryption = r.oneOf("encryption", "allow", "prefer", "require", "forbid")
 	cfg.Peers = r.peers(cfg)
 	if _, port, err := net.SplitHostPort(cfg.Listen); err != nil || port == "" {
 		r.wrong("listen", cfg.Listen, "give an address and a port, such as 0.0.0.0:6881; port 0 takes any")

@@ -48,6 +48,7 @@ type Config struct {
 	UpLimit       int64 // bytes/s, 0 = none
 	DownLimit     int64
 	MaxPeers      int
+	Encryption    string   // allow, prefer, require or forbid
 	Blocklists    []string // files and URLs
 
 	Logger *slog.Logger
@@ -105,6 +106,10 @@ func New(cfg Config) (_ *Daemon, err error) {
 		return nil, err
 	}
 	cfg = cfg.reachable(d.network)
+	encryption, err := swarm.ParseEncryption(cfg.Encryption)
+	if err != nil {
+		return nil, err
+	}
 	d.scheduler = fetch.New(fetch.Config{Logger: cfg.Logger, AllAhead: func() int64 { return cfg.CacheSize / 2 }})
 	if !cfg.NoDHT {
 		if d.dht, err = openDHT(cfg, d.network); err != nil {
@@ -114,7 +119,7 @@ func New(cfg Config) (_ *Daemon, err error) {
 	d.client, err = swarm.NewClient(swarm.Config{
 		Listen: cfg.Listen, Version: "btmount " + cfg.Version, PeerPrefix: "-BM0010-", MaxPeers: cfg.MaxPeers,
 		NoUpload: cfg.NoUpload, UpLimit: limiter(cfg.UpLimit), DownLimit: limiter(cfg.DownLimit),
-		DHT: d.dht, Network: d.network, Logger: cfg.Logger,
+		Encryption: encryption, DHT: d.dht, Network: d.network, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err

@@ -38,6 +38,10 @@ func NewSeed(cfg Config, meta *metainfo.Meta, path string) (_ *Seed, err error) 
 		return nil, err
 	}
 	cfg = cfg.reachable(net)
+	encryption, err := swarm.ParseEncryption(cfg.Encryption)
+	if err != nil {
+		return nil, err
+	}
 	if !cfg.NoDHT && !meta.Info.Private {
 		if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 			return nil, fmt.Errorf("state folder %s: %w; choose another with --state-dir", cfg.StateDir, bare(err))
@@ -48,7 +52,7 @@ func NewSeed(cfg Config, meta *metainfo.Meta, path string) (_ *Seed, err error) 
 	}
 	s.client, err = swarm.NewClient(swarm.Config{
 		Listen: cfg.Listen, Version: "btmount " + cfg.Version, PeerPrefix: "-BM0010-", MaxPeers: cfg.MaxPeers,
-		UpLimit: limiter(cfg.UpLimit), DownLimit: limiter(cfg.DownLimit), DHT: s.dht, Network: net, Logger: cfg.Logger,
+		UpLimit: limiter(cfg.UpLimit), DownLimit: limiter(cfg.DownLimit), Encryption: encryption, DHT: s.dht, Network: net, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err

@@ -26,6 +26,7 @@ type Config struct {
 	MaxPeers    int    // connections of one torrent; 0 means 60
 	UploadSlots int    // peers served at a time by one torrent; 0 means 8
 	NoUpload    bool   // no payload byte is ever sent
+	Encryption  Encryption
 	UpLimit     *rate.Limiter
 	DownLimit   *rate.Limiter
 	DHT         *discovery.DHT

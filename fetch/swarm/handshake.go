@@ -52,19 +52,26 @@ func readHandshake(r io.Reader) (h handshake, err error) {
 	return h, nil
 }
 
-// dial connects to a peer: in the clear first, then, if it hangs up on that, with
-// the obfuscated handshake that some peers insist on.
+// dial connects to a peer with the handshakes that Config.Encryption asks for: with the
+// second one if the peer hangs up on the first.
 func (c *Client) dial(ctx context.Context, t *Torrent, addr netip.AddrPort) (*conn, error) {
 	if c.isBanned(addr) {
 		return nil, errBanned
 	}
-	conn, dialled, err := c.try(ctx, t, addr, false)
-	if err != nil && dialled && ctx.Err() == nil && !errors.Is(err, errSelf) && !errors.Is(err, errBanned) {
-		if conn, _, again := c.try(ctx, t, addr, true); again == nil {
+	var first error
+	for _, crypt := range c.cfg.Encryption.tries() {
+		conn, dialled, err := c.try(ctx, t, addr, crypt)
+		if err == nil {
 			return conn, nil
 		}
+		if first == nil {
+			first = err
+		}
+		if !dialled || ctx.Err() != nil || errors.Is(err, errSelf) || errors.Is(err, errBanned) {
+			break
+		}
 	}
-	return conn, err
+	return nil, first
 }
 
 func (c *Client) try(ctx context.Context, t *Torrent, addr netip.AddrPort, crypt bool) (out *conn, dialled bool, err error) {
@@ -83,9 +90,11 @@ func (c *Client) try(ctx context.Context, t *Torrent, addr netip.AddrPort, crypt
 	_ = n.SetDeadline(time.Now().Add(handshakeTimeout))
 	rw := io.ReadWriter(n)
 	if crypt {
-		if rw, _, err = mse.InitiateHandshakeContext(ctx, n, t.hash[:], c.ours(t.hash), mse.AllSupportedCrypto); err != nil {
+		var method mse.CryptoMethod
+		if rw, method, err = mse.InitiateHandshakeContext(ctx, n, t.hash[:], c.ours(t.hash), c.cfg.Encryption.provide()); err != nil {
 			return nil, true, err
 		}
+		crypt = method == mse.CryptoMethodRC4
 	} else if _, err = n.Write(c.ours(t.hash)); err != nil {
 		return nil, true, err
 	}
@@ -118,10 +127,17 @@ func (c *Client) receive(ctx context.Context, n net.Conn) (*conn, *Torrent, erro
 	}
 	var stream io.ReadWriter = rw
 	crypt := string(first) != pp.Protocol
-	if crypt {
-		if stream, _, err = mse.ReceiveHandshake(ctx, rw, c.keys, mse.DefaultCryptoSelector); err != nil {
+	switch {
+	case !crypt && c.cfg.Encryption == EncryptionRequire:
+		return nil, nil, errClear
+	case crypt && c.cfg.Encryption == EncryptionForbid:
+		return nil, nil, errEncrypt
+	case crypt:
+		var method mse.CryptoMethod
+		if stream, method, err = mse.ReceiveHandshake(ctx, rw, c.keys, c.cfg.Encryption.choose); err != nil {
 			return nil, nil, err
 		}
+		crypt = method == mse.CryptoMethodRC4
 	}
 	h, err := readHandshake(stream)
 	if err != nil {

@@ -332,11 +332,12 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// TestEncryptedOnlyPeer connects to a peer that hangs up on plain handshakes.
+// TestEncryptedOnlyPeer connects to a peer that hangs up on plain handshakes, and
+// chooses RC4.
 func TestEncryptedOnlyPeer(t *testing.T) {
 	dir := sample(t, 1<<20)
 	meta := makeTorrent(t, dir, false)
-	s := seed(t, meta, dir, Config{})
+	s := seed(t, meta, dir, Config{Encryption: EncryptionPrefer})
 	front, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

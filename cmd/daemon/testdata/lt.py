@@ -17,6 +17,7 @@ arg.add_argument("--save")
 arg.add_argument("--seed", action="store_true", help="believe that the data is there, and right")
 arg.add_argument("--blind", action="store_true", help="never compare with a hash")
 arg.add_argument("--dht", help="HOST:PORT of the one node to start from")
+arg.add_argument("--encryption", type=int, help="0 always, 1 if asked for, 2 never")
 arg.add_argument("--port", type=int, default=0)
 arg.add_argument("--peer", action="append", default=[])
 a = arg.parse_args()
@@ -49,6 +50,8 @@ if a.dht:  # nodes on loopback look like an attack to it
         "dht_enforce_node_id": False, "dht_ignore_dark_internet": False, "dht_block_ratelimit": 1000,
         "dht_upload_rate_limit": 1000000,
     })
+if a.encryption is not None:
+    settings.update({"in_enc_policy": a.encryption, "out_enc_policy": a.encryption, "allowed_enc_level": 3, "prefer_rc4": a.encryption == 0})
 session = lt.session(settings)
 if a.torrent:
     add = lt.add_torrent_params()
