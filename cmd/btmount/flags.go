@@ -82,7 +82,7 @@ func settingFlags() []cli.Flag {
 
 func swarmFlags() []cli.Flag {
 	return under("Peers",
-		stringFlag("listen", "0.0.0.0:0", "`HOST:PORT` for peers (TCP) and the DHT (UDP); port 0 takes any"),
+		stringFlag("listen", ":0", "`HOST:PORT` for peers (TCP) and the DHT (UDP); port 0 takes any, no host is IPv4 and IPv6"),
 		listFlag("peer", "`HOST:PORT` of a peer to ask, for every torrent"),
 		listFlag("tracker", "`URL` of a tracker to ask, for every torrent"),
 		boolFlag("no-dht", "do not use the DHT"),
@@ -292,7 +292,7 @@ func (r *reader) swarmConfig() daemon.Config {
 	cfg.Encryption = r.oneOf("encryption", "allow", "prefer", "require", "forbid")
 	cfg.Peers = r.peers(cfg)
 	if _, port, err := net.SplitHostPort(cfg.Listen); err != nil || port == "" {
-		r.wrong("listen", cfg.Listen, "give an address and a port, such as 0.0.0.0:6881; port 0 takes any")
+		r.wrong("listen", cfg.Listen, "give an address and a port, such as :6881 or 192.0.2.7:6881; port 0 takes any")
 	}
 	if r.err == nil {
 		cfg.Logger, r.err = logger(r.c)

@@ -68,12 +68,11 @@ func (g *guard) trust(a netip.Addr) {
 	}
 }
 
-// WriteTo drops what the policy does not allow; for the server, such a node is one
-// that does not answer.
+// WriteTo refuses what the policy does not allow.
 func (g *guard) WriteTo(b []byte, to net.Addr) (int, error) {
 	ua, ok := to.(*net.UDPAddr)
 	if !ok {
-		return len(b), nil
+		return 0, net.InvalidAddrError("not of UDP")
 	}
 	a := netip.AddrPortFrom(ua.AddrPort().Addr().Unmap(), ua.AddrPort().Port())
 	g.mu.Lock()
@@ -83,8 +82,7 @@ func (g *guard) WriteTo(b []byte, to net.Addr) (int, error) {
 	}
 	g.mu.Unlock()
 	if err := g.network.Allow(ask); err != nil {
-		g.log.Debug("DHT", "err", err)
-		return len(b), nil
+		return 0, err
 	}
 	return g.PacketConn.WriteTo(b, to)
 }
@@ -105,7 +103,10 @@ func (g *guard) ReadFrom(b []byte) (int, net.Addr, error) {
 			ua, ok := from.(*net.UDPAddr)
 			if ok && !g.network.Blocked(ua.AddrPort().Addr()) && acceptable(b[:n]) {
 				g.know(ua.AddrPort())
-				return n, from, nil
+				if ip := ua.IP.To4(); ip != nil { // on a socket of both families it looks like IPv6
+					ua.IP = ip
+				}
+				return n, ua, nil
 			}
 			continue
 		}

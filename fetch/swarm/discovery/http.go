@@ -20,14 +20,26 @@ import (
 
 const maxBody = 2 << 20
 
-// announceHTTP is BEP 3's announce with the compact replies of BEP 23 and 7.
+// announceHTTP announces over IPv4 and over IPv6 at the same time, since a tracker
+// knows us, and mostly hands us out, by the address that we come from (BEP 7). A
+// tracker that is an address has one; through a proxy nobody knows which it has.
 func (t *Trackers) announceHTTP(ctx context.Context, u *url.URL, r request) (reply, error) {
+	if _, err := netip.ParseAddr(u.Hostname()); err == nil || t.c.Network.Proxied() {
+		return t.announceOver(ctx, "", u, r)
+	}
+	return all(ctx, []string{"tcp4", "tcp6"}, func(ctx context.Context, family string) (reply, error) {
+		return t.announceOver(ctx, family, u, r)
+	})
+}
+
+// announceOver is BEP 3's announce with the compact replies of BEP 23 and 7.
+func (t *Trackers) announceOver(ctx context.Context, family string, u *url.URL, r request) (reply, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, announceURL(u, r), nil)
 	if err != nil {
 		return reply{}, err
 	}
 	req.Header.Set("User-Agent", t.c.UserAgent)
-	resp, via, err := t.c.Network.Do(req, network.Tracker, r.from)
+	resp, via, err := t.c.Network.DoOver(family, req, network.Tracker, r.from)
 	if err != nil {
 		// url.Error repeats the address, with the user's key in it.
 		if e, ok := errors.AsType[*url.Error](err); ok {

@@ -23,6 +23,7 @@ const (
 
 	maxDatagram = 8 << 10 // 200 peers of IPv6 are 3.6 KB
 	udpResend   = 3 * time.Second
+	otherFamily = 2 * time.Second // waited for, once one has answered
 )
 
 // announceUDP announces to the tracker's first IPv4 and first IPv6 address at
@@ -32,36 +33,65 @@ func (t *Trackers) announceUDP(ctx context.Context, u *url.URL, r request) (repl
 	if err != nil {
 		return reply{}, err
 	}
+	return all(ctx, addrs, func(ctx context.Context, addr netip.AddrPort) (reply, error) {
+		return t.udpExchange(ctx, addr, u.RequestURI(), r)
+	})
+}
+
+// all announces in several ways at once and joins the replies. After the first one it
+// does not wait long for the others: a family that leads nowhere is silent.
+func all[W any](ctx context.Context, ways []W, announce func(context.Context, W) (reply, error)) (reply, error) {
 	type result struct {
 		reply
 		err error
 	}
-	results := make(chan result, len(addrs))
-	for _, addr := range addrs {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make(chan result, len(ways))
+	for _, way := range ways {
 		go func() { // ends with ctx
-			rep, err := t.udpExchange(ctx, addr, u.RequestURI(), r)
+			rep, err := announce(ctx, way)
 			results <- result{rep, err}
 		}()
 	}
-	var sum reply
-	answered := false
-	for range addrs {
-		res := <-results
-		switch {
-		case res.err != nil:
-			err = res.err
-		case !answered:
-			sum, answered = res.reply, true
-		default:
-			sum.peers = append(sum.peers, res.peers...)
-			sum.interval = max(sum.interval, res.interval)
-			sum.seeders, sum.leechers = max(sum.seeders, res.seeders), max(sum.leechers, res.leechers)
+	sum, answered := reply{}, false
+	err := errors.New("no address")
+	var enough <-chan time.Time
+	for range ways {
+		select {
+		case <-enough:
+			return sum, nil
+		case res := <-results:
+			switch {
+			case res.err != nil:
+				err = worse(err, res.err)
+			case !answered:
+				sum, answered = res.reply, true
+				enough = time.After(otherFamily)
+			default:
+				sum.join(res.reply)
+			}
 		}
 	}
 	if answered {
 		return sum, nil
 	}
 	return sum, err
+}
+
+// worse prefers an error that tells something to one that a host lacks a family.
+func worse(a, b error) error {
+	if addr := (*net.AddrError)(nil); errors.As(b, &addr) && a.Error() != "no address" {
+		return a
+	}
+	return b
+}
+
+// join adds the reply of another family.
+func (r *reply) join(o reply) {
+	r.peers = append(r.peers, o.peers...)
+	r.interval = max(r.interval, o.interval)
+	r.seeders, r.leechers = max(r.seeders, o.seeders), max(r.leechers, o.leechers)
 }
 
 // udpConn is a conversation with one tracker.

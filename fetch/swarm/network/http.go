@@ -31,7 +31,12 @@ type journeyKey struct{}
 // serves one hop, so that the policy is asked at each), and no proxy of the environment,
 // which would go around the policy.
 func (n *Network) Do(req *http.Request, use Use, from Origin) (resp *http.Response, via netip.Addr, err error) {
-	j := &journey{ctx: req.Context(), ask: Ask{Use: use, From: from, Path: req.URL.Path}}
+	return n.DoOver("", req, use, from)
+}
+
+// DoOver is Do over one family only: tcp4, tcp6, or "" for any.
+func (n *Network) DoOver(family string, req *http.Request, use Use, from Origin) (resp *http.Response, via netip.Addr, err error) {
+	j := &journey{ctx: req.Context(), ask: Ask{Use: use, From: from, Path: req.URL.Path, Only: family}}
 	c := http.Client{Transport: n.transport(), CheckRedirect: func(next *http.Request, via []*http.Request) error {
 		if len(via) > maxRedirects {
 			return fmt.Errorf("too many redirects (%d); check the address", len(via))
@@ -39,7 +44,7 @@ func (n *Network) Do(req *http.Request, use Use, from Origin) (resp *http.Respon
 		if s := next.URL.Scheme; s != "http" && s != "https" {
 			return fmt.Errorf("redirect to %.16q refused", s)
 		}
-		j.ask = Ask{Use: use, From: Told, Via: j.last, Path: next.URL.Path}
+		j.ask = Ask{Use: use, From: Told, Via: j.last, Path: next.URL.Path, Only: family}
 		return nil
 	}}
 	resp, err = c.Do(req.WithContext(context.WithValue(req.Context(), journeyKey{}, j)))

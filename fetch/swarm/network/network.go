@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ type Config struct {
 	Bind          string // address or name of an interface that every socket uses; "" for none
 	Proxy         string // socks5://[user@]host:port that everything goes through; "" for none
 	ProxyPassword string
+	Resolver      *net.Resolver // nil: the system's; with Bind, one that is bound
 }
 
 // Network opens every socket of the engine. It is safe for use by several goroutines.
@@ -37,7 +39,10 @@ func Open(cfg Config) (*Network, error) {
 	if n.bound, err = parseBind(cfg.Bind); err != nil {
 		return nil, err
 	}
-	if n.bound.set() {
+	switch {
+	case cfg.Resolver != nil:
+		n.resolver = cfg.Resolver
+	case n.bound.set():
 		n.resolver = n.bindResolver()
 	}
 	if cfg.Proxy != "" {
@@ -111,7 +116,7 @@ func (n *Network) dial(ctx context.Context, hostport string, a *Ask) (net.Conn, 
 			return n.control(network, address, c)
 		},
 	}
-	c, err := d.DialContext(ctx, "tcp", hostport)
+	c, err := d.DialContext(ctx, cmp.Or(a.Only, "tcp"), hostport)
 	if refused := (*RefusedError)(nil); errors.As(err, &refused) {
 		return nil, refused // net.OpError would repeat the address
 	}

@@ -39,6 +39,7 @@ type Ask struct {
 	Via  netip.Addr // who told; not valid: unknown, and so the world
 	To   netip.AddrPort
 	UDP  bool
+	Only string // "tcp4" or "tcp6": the family to connect over; "" for any
 	Path string // of the URL, if it is one of HTTP
 }
 

@@ -1,0 +1,52 @@
+package daemon_test
+
+import (
+	"net"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/btmount/btmount/fetch/swarm"
+	"github.com/btmount/btmount/fetch/swarm/metainfo"
+)
+
+// Over IPv6: peers that are named, that call, and that are learned by peer exchange;
+// and a mount that listens as it does by itself is called over both families.
+func TestBothFamilies(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		t.Skip("no IPv6: ", err)
+	}
+	l.Close()
+	p := single(t, "film", 4<<20, metainfo.MakeConfig{})
+	first, _ := seed(t, p, "--no-dht", "--listen", "[::1]:0")
+	second, _ := seed(t, p, "--no-dht", "--listen", "[::1]:0", "--peer", first, "--no-dht")
+	m := mount(t, p.torrent, "--no-dht", "--listen", "[::1]:0", "--peer", second)
+	same(t, "sequential", m.path("film"), p.dir)
+	if !strings.HasPrefix(first, "[::1]:") || !strings.HasPrefix(second, "[::1]:") {
+		t.Fatal(first, second)
+	}
+	eventually(t, patience, "a peer over IPv6 by peer exchange", func() bool {
+		return slices.ContainsFunc(m.torrent(t).Swarm, func(s swarm.Peer) bool { return s.Source == "pex" && strings.HasPrefix(s.Addr, "[::1]:") })
+	})
+
+	// Nobody is named to this one: it is called.
+	f := newFolders(t)
+	b := &mounted{folders: f, proc: command(t, btmount, "mount", f.point, p.torrent, "--cache-dir", f.cache, "--state-dir", f.state, "--no-dht", "--log-level", "info")}
+	b.start()
+	t.Cleanup(b.stop)
+	port := b.await(`^mounted .*; peers reach us at port (\d+);`)[1]
+	seed(t, p, "--no-dht", "--peer", "[::1]:"+port, "--listen", "[::1]:0")
+	seed(t, p, "--no-dht", "--peer", "127.0.0.1:"+port)
+	eventually(t, patience, "peers of both families", func() bool {
+		peers := b.torrent(t).Swarm
+		has := func(prefix string) bool {
+			return slices.ContainsFunc(peers, func(s swarm.Peer) bool {
+				return s.Source == "incoming" && s.Connected && strings.HasPrefix(s.Addr, prefix)
+			})
+		}
+		return has("[::1]:") && has("127.0.0.1:")
+	})
+	same(t, "sequential", b.path("film"), p.dir)
+}
