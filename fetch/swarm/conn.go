@@ -48,6 +48,7 @@ type conn struct {
 	suspect    bool // took part in a piece that failed
 	retryMute  time.Time
 	muteWait   time.Duration
+	nudged     bool                   // asked for one more since it paused
 	cancelled  map[blockKey]time.Time // taken back and not yet answered; sizes are 0
 	theirs     map[string]byte        // their extension ids
 	version    string

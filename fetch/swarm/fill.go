@@ -20,10 +20,10 @@ const (
 	wasteStart = 3 << 20
 	// A peer that rejects a piece is not asked for it again for so long.
 	refuseFor = 5 * time.Second
-	// A silent peer is tried with one block after this, then twice as long. A libtorrent
-	// seed that checks pieces while it serves them may sleep until the next request.
+	// A silent peer is tried with one block at once, after this, then twice as long.
 	muteFirst = 250 * time.Millisecond
 	muteMost  = 30 * time.Second
+	explore   = 4               // blocks until the rate of a peer is known
 	onlyFirst = 2 * time.Second // before all of it is asked again of the only peer
 	// A request that was taken back, and not answered after this, never will be.
 	cancelWait = 2 * time.Second
@@ -78,7 +78,11 @@ func (t *Torrent) fill(c *conn, s *picker.Swarm, limit, least int) {
 	if room < least || c.view.Mute || c.view.Choked && len(c.view.Allow) == 0 {
 		return
 	}
-	t.send(c, t.picks.Next(&c.view, s, room))
+	asks := t.picks.Next(&c.view, s, room)
+	if len(asks) == 0 && !c.view.Pipe.Known() && c.view.Pipe.Outstanding() == 0 {
+		asks = t.picks.Explore(&c.view, t.clock, min(room, explore))
+	}
+	t.send(c, asks)
 }
 
 // send makes sure that the pieces have a place and sends the requests.
@@ -154,7 +158,7 @@ func (t *Torrent) arrived(c *conn, batch []arrival) {
 		if known {
 			c.view.Pipe.Arrived(a.at, r.Sent, r.Due, a.size)
 		}
-		c.view.Mute, c.muteWait = false, 0
+		c.view.Mute, c.muteWait, c.nudged = false, 0, false
 		if a.what == stored && c.barred.Load() {
 			continue // taken out again by purge
 		}
@@ -292,13 +296,20 @@ func (t *Torrent) watch() (freed bool) {
 		switch {
 		case c.view.Mute && t.clock.After(c.retryMute):
 			c.backOff()
+			t.releaseAll(c)
 			t.probe(c)
-		case c.view.Mute || !c.view.Pipe.Silent(t.clock):
+		case c.view.Mute:
+		case !c.nudged && c.view.Pipe.Pausing(t.clock):
+			// libtorrent seeds have been seen to stop until the next request comes.
+			c.nudged = true
+			t.probe(c)
+		case !c.view.Pipe.Silent(t.clock):
 		case t.other(c):
 			c.view.Mute = true
 			c.backOff()
 			t.releaseAll(c)
 			t.replaceOnly(c)
+			t.probe(c)
 			t.log.Debug("peer is silent, its blocks go to others", "peer", c.addr)
 			freed = true
 		case !c.view.Choked && c.view.Pipe.Quiet(t.clock) > deadAfter:
@@ -314,10 +325,9 @@ func (t *Torrent) watch() (freed bool) {
 	return freed
 }
 
-// probe asks a silent peer for the block that is wanted last, and counts on nothing:
-// for the others it stays silent until it sends something.
+// probe asks a peer that pauses for the block that is wanted last. If it was silent,
+// it stays so for the others until it sends something.
 func (t *Torrent) probe(c *conn) {
-	t.releaseAll(c)
 	if r, ok := t.picks.Probe(&c.view, t.clock); ok {
 		t.send(c, []picker.Request{r})
 	}

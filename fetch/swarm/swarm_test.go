@@ -181,12 +181,33 @@ func same(t testing.TB, o *cache.Object, info *metainfo.Info, dir string) {
 	}
 }
 
+// unchoked waits until n peers serve p.
+func unchoked(t testing.TB, p *peer, n int) {
+	t.Helper()
+	for ctx := within(t, 10*time.Second); ; {
+		s, ok := p.torrent.Status(ctx)
+		if !ok {
+			t.Fatalf("fewer than %d peers serve us", n)
+		}
+		ready := 0
+		for _, q := range s.Swarm {
+			if q.Connected && !q.Choked {
+				ready++
+			}
+		}
+		if ready == n {
+			return
+		}
+	}
+}
+
 func TestFetchFromSeveral(t *testing.T) {
 	for _, hybrid := range []bool{false, true} {
 		dir := sample(t, 9<<20)
 		meta := makeTorrent(t, dir, hybrid)
 		a, b := seed(t, meta, dir, Config{}), seed(t, meta, dir, Config{})
 		l := leech(t, meta, Config{}, a, b)
+		unchoked(t, l, 2)
 		if err := l.torrent.Fetch(within(t, 30*time.Second), extent.Extent{Len: meta.Info.Length}, time.Now()); err != nil {
 			t.Fatal(err)
 		}

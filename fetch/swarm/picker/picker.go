@@ -413,27 +413,44 @@ func (peer *Peer) ask(piece, b, size int, now, finish time.Time) Request {
 	return r
 }
 
-// Probe assigns one block to a silent peer, as if it were not: of the piece that is
-// wanted last, one that nobody was asked for; else one that comes twice then.
+// Explore assigns up to room blocks of the pieces that are wanted last to a peer that
+// is not known yet, so that it gets to be: taken for slow, it would never be in time
+// where others are fast.
+func (k *Picker) Explore(peer *Peer, now time.Time, room int) (ask []Request) {
+	for _, p := range slices.Backward(k.pieces) {
+		if p.free == 0 || !p.may(peer, now) {
+			continue
+		}
+		for b := len(p.blocks) - 1; b >= 0 && len(ask) < room; b-- {
+			if bl := &p.blocks[b]; !bl.here && bl.n == 0 {
+				bl.owners[0], bl.n = peer, 1
+				p.free--
+				size := p.BlockSize(b)
+				ask = append(ask, peer.ask(p.Index, b, size, now, peer.Pipe.Finish(now, size)))
+			}
+		}
+		if len(ask) == room {
+			break
+		}
+	}
+	slices.Reverse(ask)
+	return ask
+}
+
+// Probe returns one block to ask of a peer that pauses: the last of the piece that is
+// wanted last. The peer does not own it: whoever else has room may be asked for it.
 func (k *Picker) Probe(peer *Peer, now time.Time) (r Request, ok bool) {
 	mute := peer.Mute
 	peer.Mute = false
 	defer func() { peer.Mute = mute }()
-	for most := range int8(maxOwners) {
-		for _, p := range slices.Backward(k.pieces) {
-			if most == 0 && p.free == 0 || !p.may(peer, now) {
-				continue
-			}
-			for b := len(p.blocks) - 1; b >= 0; b-- {
-				if bl := &p.blocks[b]; !bl.here && bl.n <= most && !slices.Contains(bl.owners[:bl.n], peer) {
-					if bl.n == 0 {
-						p.free--
-					}
-					bl.owners[bl.n] = peer
-					bl.n++
-					size := p.BlockSize(b)
-					return peer.ask(p.Index, b, size, now, peer.Pipe.Finish(now, size)), true
-				}
+	for _, p := range slices.Backward(k.pieces) {
+		if !p.may(peer, now) {
+			continue
+		}
+		for b := len(p.blocks) - 1; b >= 0; b-- {
+			if bl := &p.blocks[b]; !bl.here && !slices.Contains(bl.owners[:bl.n], peer) {
+				size := p.BlockSize(b)
+				return peer.ask(p.Index, b, size, now, peer.Pipe.Finish(now, size)), true
 			}
 		}
 	}

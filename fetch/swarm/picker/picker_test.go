@@ -401,3 +401,49 @@ func BenchmarkNext(b *testing.B) {
 		}
 	}
 }
+
+// A peer that nobody knows is taken for slow and never in time beside a fast one.
+// It is given a little of what is wanted last, so that it gets known.
+func TestUnknownPeerIsExplored(t *testing.T) {
+	s := newSim(t, seeder(50e6, 1e6), seeder(50e6, 1e6))
+	late := s.peers[1]
+	late.Choked = true
+	s.bring(0, 1) // the first one is known now
+	for p := range 8 {
+		s.pick.Want(10+p, 1<<20, s.now, true, nil)
+	}
+	s.fill()
+	late.Choked = false
+	v := View(s.views(), s.now)
+	if asks := s.pick.Next(&late.Peer, v, 6); len(asks) > 0 {
+		t.Fatalf("it is in time with %v: this test shows nothing", asks)
+	}
+	free := s.pick.Find(17).free
+	asks := s.pick.Explore(&late.Peer, s.now, 4)
+	for i, r := range asks {
+		if r.Piece != 17 || r.Block != 60+i {
+			t.Errorf("request %d is for piece %d block %d", i, r.Piece, r.Block)
+		}
+	}
+	if len(asks) != 4 || s.pick.Find(17).free != free-4 || late.Pipe.Outstanding() != 4*blockLen {
+		t.Errorf("%d asked, %d of %d blocks free", len(asks), s.pick.Find(17).free, free)
+	}
+}
+
+// A probe leaves its block to whoever else has room.
+func TestProbeOwnsNothing(t *testing.T) {
+	s := newSim(t, seeder(1e6, 1e6), seeder(1e6, 1e6))
+	silent, other := s.peers[0], s.peers[1]
+	silent.Mute = true
+	s.pick.Want(3, 2*blockLen, s.now, true, nil)
+	r, ok := s.pick.Probe(&silent.Peer, s.now)
+	if !ok || r.Piece != 3 || r.Block != 1 || !silent.Mute || len(silent.Asked) != 1 {
+		t.Fatalf("probe %+v, %v", r, ok)
+	}
+	if asks := s.pick.Next(&other.Peer, View(s.views(), s.now), 6); len(asks) != 2 {
+		t.Errorf("the other peer was asked for %v", asks)
+	}
+	if _, ok := s.pick.Probe(&Peer{Has: func(int) bool { return false }}, s.now); ok {
+		t.Error("a peer without the piece is probed")
+	}
+}

@@ -211,11 +211,16 @@ func (p *Pipe) Quiet(now time.Time) time.Duration {
 // Silent reports whether the peer has been quiet for so long that its blocks are
 // better asked elsewhere. The 0.2 s are what BBR senders pause every 10 s: less
 // would accuse healthy peers.
-func (p *Pipe) Silent(now time.Time) bool {
+func (p *Pipe) Silent(now time.Time) bool { return p.quietFor(now, 200*time.Millisecond) }
+
+// Pausing reports whether the peer is quiet for longer than it usually is.
+func (p *Pipe) Pausing(now time.Time) bool { return p.Known() && p.quietFor(now, 50*time.Millisecond) }
+
+func (p *Pipe) quietFor(now time.Time, slack time.Duration) bool {
 	if p.outstanding == 0 {
 		return false
 	}
-	allow := p.RTT + max(200*time.Millisecond, secs(1.5*p.gap)) + 3*p.block() + 4*p.dev()
+	allow := p.RTT + max(slack, secs(1.5*p.gap)) + 3*p.block() + 4*p.dev()
 	if !p.Known() {
 		allow = p.RTT + time.Second
 	}
