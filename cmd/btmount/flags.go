@@ -94,6 +94,8 @@ func swarmFlags() []cli.Flag {
 		stringFlag("proxy-password-file", "", "`FILE` whose first line is the password for the proxy"),
 		stringFlag("up-limit", "", "most `BYTES` per second sent to peers, such as 500KB; no limit if not given"),
 		stringFlag("down-limit", "", "most `BYTES` per second taken from peers; no limit if not given"),
+		stringFlag("max-connections", "500", "most connections of all torrents together, a `NUMBER`"),
+		stringFlag("max-half-open", "60", "most connections of all torrents that are being made at a time, a `NUMBER`"),
 		stringFlag("max-peers", "60", "most connections of one torrent, a `NUMBER`"),
 	)
 }
@@ -287,6 +289,7 @@ func (r *reader) swarmConfig() daemon.Config {
 	cfg := daemon.Config{
 		Version: version, Bind: r.c.String("bind"), Proxy: r.c.String("proxy"), ProxyPassword: r.password("proxy-password-file"), Listen: r.c.String("listen"), Trackers: r.trackers(),
 		Blocklists: r.files("blocklist"), NoDHT: r.c.Bool("no-dht"), DHTBootstrap: r.hostPorts("dht-bootstrap"), MaxPeers: r.number("max-peers", 10000),
+		MaxConnections: r.number("max-connections", 100000), MaxHalfOpen: r.number("max-half-open", 10000),
 		UpLimit: r.size("up-limit"), DownLimit: r.size("down-limit"), StateDir: r.folder("state-dir"),
 	}
 	cfg.Encryption = r.oneOf("encryption", "allow", "prefer", "require", "forbid")

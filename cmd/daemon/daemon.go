@@ -36,20 +36,22 @@ type Config struct {
 	CacheSize int64
 	StateDir  string
 
-	Bind          string // address or interface of every socket
-	Proxy         string // SOCKS5 that everything goes through
-	ProxyPassword string
-	Listen        string
-	Peers         []netip.AddrPort
-	Trackers      []string
-	NoDHT         bool
-	DHTBootstrap  []string // empty: the well-known routers
-	NoUpload      bool
-	UpLimit       int64 // bytes/s, 0 = none
-	DownLimit     int64
-	MaxPeers      int
-	Encryption    string   // allow, prefer, require or forbid
-	Blocklists    []string // files and URLs
+	Bind           string // address or interface of every socket
+	Proxy          string // SOCKS5 that everything goes through
+	ProxyPassword  string
+	Listen         string
+	Peers          []netip.AddrPort
+	Trackers       []string
+	NoDHT          bool
+	DHTBootstrap   []string // empty: the well-known routers
+	NoUpload       bool
+	UpLimit        int64 // bytes/s, 0 = none
+	DownLimit      int64
+	MaxPeers       int
+	MaxConnections int
+	MaxHalfOpen    int
+	Encryption     string   // allow, prefer, require or forbid
+	Blocklists     []string // files and URLs
 
 	Logger *slog.Logger
 }
@@ -118,6 +120,7 @@ func New(cfg Config) (_ *Daemon, err error) {
 	}
 	d.client, err = swarm.NewClient(swarm.Config{
 		Listen: cfg.Listen, Version: "btmount " + cfg.Version, PeerPrefix: "-BM0010-", MaxPeers: cfg.MaxPeers,
+		MaxConns: cfg.MaxConnections, MaxHalfOpen: cfg.MaxHalfOpen,
 		NoUpload: cfg.NoUpload, UpLimit: limiter(cfg.UpLimit), DownLimit: limiter(cfg.DownLimit),
 		Encryption: encryption, DHT: d.dht, Network: d.network, Logger: cfg.Logger,
 	})

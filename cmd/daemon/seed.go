@@ -52,6 +52,7 @@ func NewSeed(cfg Config, meta *metainfo.Meta, path string) (_ *Seed, err error) 
 	}
 	s.client, err = swarm.NewClient(swarm.Config{
 		Listen: cfg.Listen, Version: "btmount " + cfg.Version, PeerPrefix: "-BM0010-", MaxPeers: cfg.MaxPeers,
+		MaxConns: cfg.MaxConnections, MaxHalfOpen: cfg.MaxHalfOpen,
 		UpLimit: limiter(cfg.UpLimit), DownLimit: limiter(cfg.DownLimit), Encryption: encryption, DHT: s.dht, Network: net, Logger: cfg.Logger,
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -24,6 +25,8 @@ type Config struct {
 	Version     string // told to peers, "btmount 0.1"
 	PeerPrefix  string // first characters of the peer id (BEP 20), "-BM0100-"
 	MaxPeers    int    // connections of one torrent; 0 means 60
+	MaxConns    int    // connections of all torrents together; 0 means 500
+	MaxHalfOpen int    // of all torrents, those being made at a time; 0 means 60
 	UploadSlots int    // peers served at a time by one torrent; 0 means 8
 	NoUpload    bool   // no payload byte is ever sent
 	Encryption  Encryption
@@ -43,6 +46,9 @@ type Client struct {
 	listener  net.Listener
 	incoming  chan struct{} // bounds handshakes of strangers
 
+	conns    atomic.Int64 // past their handshake
+	halfOpen atomic.Int64 // being dialled
+
 	mu       sync.Mutex
 	torrents map[metainfo.InfoHash]*Torrent
 	banned   map[netip.AddrPort]bool
@@ -60,6 +66,12 @@ var errBanned = errors.New("banned: it sent bytes that do not match their hash")
 func NewClient(cfg Config) (*Client, error) {
 	if cfg.MaxPeers == 0 {
 		cfg.MaxPeers = 60
+	}
+	if cfg.MaxConns == 0 {
+		cfg.MaxConns = 500
+	}
+	if cfg.MaxHalfOpen == 0 {
+		cfg.MaxHalfOpen = 60
 	}
 	if cfg.UploadSlots == 0 {
 		cfg.UploadSlots = 8
@@ -176,6 +188,10 @@ func (c *Client) Run(ctx context.Context) error {
 				return nil
 			case <-time.After(time.Second):
 			}
+			continue
+		}
+		if c.conns.Load() >= int64(c.cfg.MaxConns) {
+			n.Close()
 			continue
 		}
 		select {

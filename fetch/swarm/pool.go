@@ -40,6 +40,7 @@ type candidate struct {
 const (
 	maxKnown   = 2000
 	maxDialing = 12 // per torrent
+	spare      = 4  // connections that a torrent may have whatever the others have, if someone waits
 	maxFails   = 6  // then a peer is forgotten, unless the user named it
 	searchGap  = 30 * time.Second
 	// retryGap is the time after which a peer is tried again however often it failed,
@@ -165,7 +166,7 @@ func (p *pool) dial() {
 				best = c
 			}
 		}
-		if best == nil {
+		if best == nil || !p.room(lost) {
 			return
 		}
 		best.busy, best.tried = true, t.clock
@@ -175,11 +176,29 @@ func (p *pool) dial() {
 	}
 }
 
+// room takes one place among the connections of all torrents that are being made. When
+// there is none, the next tick asks again. A torrent of which someone waits and which
+// has no peer at all gets a few beyond the limits: else the reads of one torrent would
+// wait for what others read long ago.
+func (p *pool) room(lost bool) bool {
+	c := p.client
+	half := c.halfOpen.Add(1)
+	if lost && p.dialing < spare {
+		return true
+	}
+	if half <= int64(c.cfg.MaxHalfOpen) && half+c.conns.Load() <= int64(c.cfg.MaxConns) {
+		return true
+	}
+	c.halfOpen.Add(-1)
+	return false
+}
+
 // connect dials a peer and serves the connection until it ends. It runs in a
 // goroutine of its own.
 func (p *pool) connect(c *candidate, source string) {
 	t := p.t
 	conn, err := p.client.dial(p.ctx, t, c.addr)
+	p.client.halfOpen.Add(-1)
 	if err == nil {
 		conn.source = source
 	}
@@ -309,6 +328,8 @@ func (t *Torrent) serve(ctx context.Context, c *conn) {
 		c.close(err)
 		return
 	}
+	t.client.conns.Add(1)
+	defer t.client.conns.Add(-1)
 	var wg sync.WaitGroup
 	wg.Go(func() { c.close(c.writer(ctx)) })
 	c.close(t.guarded(func() error { return c.read(ctx) }))

@@ -1,9 +1,16 @@
 package swarm
 
 import (
+	"context"
+	"errors"
+	"net"
 	"net/netip"
+	"os"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/btmount/btmount/cache/extent"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 )
 
@@ -51,5 +58,85 @@ func TestFoundAsksThePolicy(t *testing.T) {
 		if known := len(tr.pool.known_) == 1; known != c.known {
 			t.Errorf("%d: %s of %s from %v: known %v", i, c.addr, c.source, c.via, known)
 		}
+	}
+}
+
+// The limits of a client hold for all its torrents together, except that a torrent of
+// which someone waits gets a few peers in any case.
+func TestLimitsOfAllTorrents(t *testing.T) {
+	l, err := net.Listen("tcp4", ":0") // on all of loopback; says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	c, err := NewClient(Config{PeerPrefix: "-BM0000-", MaxConns: 5, MaxHalfOpen: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var group sync.WaitGroup
+	var peers []netip.AddrPort
+	for i := range 10 {
+		peers = append(peers, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, byte(i + 1)}), addrPort(l.Addr()).Port()))
+	}
+	next := byte(0)
+	dialling := func(waits bool) int {
+		next++
+		tr, err := c.Add(TorrentConfig{Hash: metainfo.InfoHash{next}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !waits {
+			tr.info = &metainfo.Info{}
+		}
+		tr.pool.start(ctx, &group)
+		tr.found(peers, "given", netip.Addr{})
+		return tr.pool.dialing
+	}
+	if n := dialling(false); n != 3 {
+		t.Errorf("the first dials %d, the limit is 3", n)
+	}
+	if n := dialling(false); n != 0 {
+		t.Errorf("the second dials %d though all places are taken", n)
+	}
+	if n := dialling(true); n != spare {
+		t.Errorf("one of which someone waits dials %d, want %d", n, spare)
+	}
+	cancel()
+	group.Wait()
+	if n := c.halfOpen.Load(); n != 0 {
+		t.Errorf("%d are still being made", n)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	c.conns.Store(4)
+	if n := dialling(false); n != 1 {
+		t.Errorf("with 4 of 5 connections, %d more are dialled", n)
+	}
+	cancel()
+	group.Wait()
+}
+
+func TestNobodyIsAcceptedBeyondTheLimit(t *testing.T) {
+	dir := sample(t, 1<<20)
+	meta := makeTorrent(t, dir, false)
+	s := seed(t, meta, dir, Config{MaxConns: 1})
+	l := leech(t, meta, Config{}, s)
+	if err := l.torrent.Fetch(within(t, 20*time.Second), extent.Extent{Len: 1}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", addr(s.client).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetReadDeadline(time.Now().Add(handshakeTimeout / 2)) // a handshake would last longer
+	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("a second connection is kept: ", err)
+	}
+	l.stop()
+	s.stop()
+	if n := s.client.conns.Load(); n != 0 {
+		t.Errorf("%d connections of a client that has stopped", n)
 	}
 }
