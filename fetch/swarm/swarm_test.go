@@ -279,6 +279,7 @@ func TestPoisonerAmongHonestPeersIsBanned(t *testing.T) {
 		meta := makeTorrent(t, dir, false)
 		bad := poisoner(t, meta, dir, every)
 		l := leech(t, meta, Config{}, bad, seed(t, meta, dir, Config{}), seed(t, meta, dir, Config{}))
+		unchoked(t, l, 3)
 		if err := l.torrent.Fetch(within(t, 20*time.Second), extent.Extent{Len: meta.Info.Length}, time.Now()); err != nil {
 			dump(t, l.torrent)
 			t.Fatal(err)
