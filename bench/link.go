@@ -5,18 +5,22 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // link forwards TCP connections to a seeder. What the seeder sends passes at a rate,
 // all connections together, and both directions are delayed.
 type link struct {
-	l     net.Listener
+	at    string // where it listens
 	to    string
 	delay time.Duration // one way
 	rate  float64       // bytes/s towards the client; 0 = no limit
 
+	silent atomic.Bool // nothing passes any more
+
 	mu   sync.Mutex
+	l    net.Listener
 	free time.Time // when the line can take the next chunk
 }
 
@@ -29,17 +33,39 @@ func newLink(to string, delay time.Duration, rate float64) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &link{l: l, to: to, delay: delay, rate: rate}
-	go k.serve() // ends with close
+	k := &link{at: l.Addr().String(), l: l, to: to, delay: delay, rate: rate}
+	go k.serve(l) // ends with close
 	return k, nil
 }
 
-func (k *link) addr() string { return k.l.Addr().String() }
-func (k *link) close()       { k.l.Close() }
+func (k *link) addr() string { return k.at }
 
-func (k *link) serve() {
+func (k *link) close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.l.Close()
+}
+
+// pause refuses connections until resume.
+func (k *link) pause() { k.close() }
+
+func (k *link) resume() {
+	l, err := net.Listen("tcp", k.at)
+	if err != nil {
+		return // the figures will show it
+	}
+	k.mu.Lock()
+	k.l = l
+	k.mu.Unlock()
+	go k.serve(l)
+}
+
+// hush lets nothing pass any more, and closes nothing.
+func (k *link) hush() { k.silent.Store(true) }
+
+func (k *link) serve(l net.Listener) {
 	for {
-		c, err := k.l.Accept()
+		c, err := l.Accept()
 		if err != nil {
 			return
 		}
@@ -78,6 +104,9 @@ func (k *link) pipe(dst, src net.Conn, rate float64) {
 	wg.Go(func() {
 		for c := range line {
 			time.Sleep(time.Until(c.at))
+			if k.silent.Load() {
+				continue
+			}
 			if _, err := dst.Write(c.b); err != nil {
 				src.Close()
 			}

@@ -27,7 +27,7 @@ import (
 
 var (
 	reps = flag.Int("reps", 3, "repetitions; the table shows median [min..max]")
-	only = flag.String("only", "far,loop,tree", "scenarios")
+	only = flag.String("only", "far,mix,silent,loop,tree", "scenarios")
 	bin  = flag.String("bin", "bin/btmount", "the binary to measure")
 )
 
@@ -68,7 +68,7 @@ func run(ctx context.Context) error {
 	load, _ := os.ReadFile("/proc/loadavg")
 	fmt.Printf("%s, %d cores, load %s", runtime.Version(), runtime.NumCPU(), load)
 	for _, s := range strings.Split(*only, ",") {
-		do := map[string]func() error{"far": b.far, "loop": b.loop, "tree": b.tree}[s]
+		do := map[string]func() error{"far": b.far, "mix": b.mix, "silent": b.silent, "loop": b.loop, "tree": b.tree}[s]
 		if do == nil {
 			return fmt.Errorf("no scenario %q", s)
 		}
@@ -174,6 +174,11 @@ type mounted struct {
 }
 
 func (b *bench) mount(torrent string, peers ...string) (*mounted, error) {
+	return b.mountUntil(len(peers), torrent, peers...)
+}
+
+// mountUntil waits until n of the peers serve us.
+func (b *bench) mountUntil(n int, torrent string, peers ...string) (*mounted, error) {
 	work, err := os.MkdirTemp(b.dir, "run-")
 	if err != nil {
 		return nil, err
@@ -198,7 +203,7 @@ func (b *bench) mount(torrent string, peers ...string) (*mounted, error) {
 	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 		return nil, fmt.Errorf("mount: %w", err)
 	}
-	return m, m.waitPeers(len(peers))
+	return m, m.waitPeers(n)
 }
 
 // waitPeers waits until all peers are connected and have unchoked us.

@@ -1,5 +1,6 @@
 """libtorrent as the peer to compare with: lt.py MODE TORRENT DIR SECONDS OFFSETS PEER...
-MODE seq: downloads in order for SECONDS, or to the end; prints bytes, seconds, CPU seconds.
+MODE seq: downloads in order for SECONDS, or to the end; prints bytes, seconds,
+CPU seconds and the longest time in which the bytes in a row from the start did not grow.
 MODE seek: fetches the piece at each offset (comma separated) with a deadline of now, one after the
 other, as its streaming documentation says; prints the seconds of each."""
 import resource, sys, time
@@ -22,10 +23,20 @@ for a in sys.argv[6:]:
     ip, port = a.rsplit(":", 1)
     h.connect_peer((ip, int(port)))
 if mode == "seq":
+    front, moved, gap, called = 0, t0, 0, t0
     while time.time() - t0 < float(seconds) and not h.status().is_seeding:
         time.sleep(.01)
+        now = time.time()
+        if h.have_piece(front):
+            while front < p.ti.num_pieces() and h.have_piece(front):
+                front += 1
+            gap, moved = max(gap, now - moved), now
+        if now - called > 1 and len(sys.argv) > 10:  # one of them may only come later
+            called = now
+            ip, port = sys.argv[-1].rsplit(":", 1)
+            h.connect_peer((ip, int(port)))
     u = resource.getrusage(resource.RUSAGE_SELF)
-    print(h.status().total_done, time.time() - t0, u.ru_utime + u.ru_stime)
+    print(h.status().total_done, time.time() - t0, u.ru_utime + u.ru_stime, max(gap, time.time() - moved))
 else:
     while h.status().num_peers < len(sys.argv) - 6:
         time.sleep(.01)
