@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -43,6 +44,7 @@ type Config struct {
 	Peers          []netip.AddrPort
 	Trackers       []string
 	NoDHT          bool
+	NoLSD          bool
 	DHTBootstrap   []string // empty: the well-known routers
 	NoUpload       bool
 	UpLimit        int64 // bytes/s, 0 = none
@@ -65,6 +67,7 @@ type Daemon struct {
 	network   *network.Network
 	client    *swarm.Client
 	dht       *discovery.DHT
+	lsd       *discovery.LSD
 	catalog   *catalog.Catalog
 	server    *fs.Server
 	started   time.Time
@@ -118,11 +121,14 @@ func New(cfg Config) (_ *Daemon, err error) {
 			return nil, err
 		}
 	}
+	if !cfg.NoLSD {
+		d.lsd = discovery.NewLSD(d.network, cfg.Logger)
+	}
 	d.client, err = swarm.NewClient(swarm.Config{
 		Listen: cfg.Listen, Version: "btmount " + cfg.Version, PeerPrefix: "-BM0010-", MaxPeers: cfg.MaxPeers,
 		MaxConns: cfg.MaxConnections, MaxHalfOpen: cfg.MaxHalfOpen,
 		NoUpload: cfg.NoUpload, UpLimit: limiter(cfg.UpLimit), DownLimit: limiter(cfg.DownLimit),
-		Encryption: encryption, DHT: d.dht, Network: d.network, Logger: cfg.Logger,
+		Encryption: encryption, DHT: d.dht, LSD: d.lsd, Network: d.network, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err
@@ -138,6 +144,11 @@ func (c Config) network() network.Config {
 func (c Config) reachable(n *network.Network) Config {
 	if n.Proxied() {
 		c.Listen, c.NoDHT = "", true
+	}
+	// Who listens on loopback, or not at all, cannot be called from the LAN.
+	host, _, err := net.SplitHostPort(c.Listen)
+	if a, aerr := netip.ParseAddr(host); err != nil || host == "localhost" || aerr == nil && a.IsLoopback() {
+		c.NoLSD = true
 	}
 	return c
 }
@@ -251,6 +262,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.swarm.Go(func() { _ = d.client.Run(swarmCtx) })
 	if d.dht != nil {
 		d.swarm.Go(func() { _ = d.dht.Run(swarmCtx) })
+	}
+	if d.lsd != nil {
+		d.swarm.Go(func() { _ = d.lsd.Run(swarmCtx) })
 	}
 	d.mu.Lock()
 	d.ctx = swarmCtx

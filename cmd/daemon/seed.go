@@ -18,6 +18,7 @@ type Seed struct {
 	client  *swarm.Client
 	torrent *swarm.Torrent
 	dht     *discovery.DHT
+	lsd     *discovery.LSD
 	files   *swarm.Files
 }
 
@@ -33,11 +34,11 @@ func NewSeed(cfg Config, meta *metainfo.Meta, path string) (_ *Seed, err error) 
 	if s.files, err = swarm.NewFiles(meta.Info, path); err != nil {
 		return nil, err
 	}
-	net, err := openNetwork(cfg)
+	n, err := openNetwork(cfg)
 	if err != nil {
 		return nil, err
 	}
-	cfg = cfg.reachable(net)
+	cfg = cfg.reachable(n)
 	encryption, err := swarm.ParseEncryption(cfg.Encryption)
 	if err != nil {
 		return nil, err
@@ -46,14 +47,17 @@ func NewSeed(cfg Config, meta *metainfo.Meta, path string) (_ *Seed, err error) 
 		if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 			return nil, fmt.Errorf("state folder %s: %w; choose another with --state-dir", cfg.StateDir, bare(err))
 		}
-		if s.dht, err = openDHT(cfg, net); err != nil {
+		if s.dht, err = openDHT(cfg, n); err != nil {
 			return nil, err
 		}
+	}
+	if !cfg.NoLSD && !meta.Info.Private {
+		s.lsd = discovery.NewLSD(n, cfg.Logger)
 	}
 	s.client, err = swarm.NewClient(swarm.Config{
 		Listen: cfg.Listen, Version: "btmount " + cfg.Version, PeerPrefix: "-BM0010-", MaxPeers: cfg.MaxPeers,
 		MaxConns: cfg.MaxConnections, MaxHalfOpen: cfg.MaxHalfOpen,
-		UpLimit: limiter(cfg.UpLimit), DownLimit: limiter(cfg.DownLimit), Encryption: encryption, DHT: s.dht, Network: net, Logger: cfg.Logger,
+		UpLimit: limiter(cfg.UpLimit), DownLimit: limiter(cfg.DownLimit), Encryption: encryption, DHT: s.dht, LSD: s.lsd, Network: n, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err
@@ -89,6 +93,9 @@ func (s *Seed) Run(ctx context.Context) error {
 	group.Go(func() { _ = s.torrent.Run(ctx) })
 	if s.dht != nil {
 		group.Go(func() { _ = s.dht.Run(ctx) })
+	}
+	if s.lsd != nil {
+		group.Go(func() { _ = s.lsd.Run(ctx) })
 	}
 	group.Wait()
 	return s.files.Close()

@@ -33,6 +33,7 @@ type Config struct {
 	UpLimit     *rate.Limiter
 	DownLimit   *rate.Limiter
 	DHT         *discovery.DHT
+	LSD         *discovery.LSD
 	Network     *network.Network // opens the sockets; nil: as the system does
 	Logger      *slog.Logger
 }

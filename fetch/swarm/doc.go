@@ -19,7 +19,7 @@
 // # Parts
 //
 //	metainfo    what a .torrent, a magnet or a peer's metadata may say (firewall)
-//	discovery   trackers and DHT: where peers are
+//	discovery   trackers, DHT and LSD: where peers are
 //	network     how sockets are opened, and who may be spoken to
 //	wire        messages on a connection
 //	pipeline    what one peer will do: rate, round trip, how much to ask   (pure)

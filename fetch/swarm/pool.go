@@ -19,7 +19,7 @@ type pool struct {
 	client   *Client
 	ctx      context.Context
 	group    *sync.WaitGroup
-	stopMore context.CancelFunc // ends the DHT search
+	stopMore context.CancelFunc // ends the DHT search and local discovery
 	known_   map[netip.AddrPort]*candidate
 	dialing  int
 	banned   int
@@ -55,7 +55,7 @@ func newPool(c *Client, t *Torrent) pool {
 func (p *pool) start(ctx context.Context, group *sync.WaitGroup) { p.ctx, p.group = ctx, group }
 
 // discover starts looking for peers. A private torrent asks its trackers only:
-// no DHT, no PEX (BEP 27). What is not known to be public asks the trackers and
+// no DHT, no PEX, no LSD (BEP 27). What is not known to be public asks the trackers and
 // the DHT, since a magnet without trackers has nothing else; gotInfo stops the
 // rest when the info turns out to be private.
 func (t *Torrent) discover(ctx context.Context, group *sync.WaitGroup, private bool) {
@@ -69,9 +69,13 @@ func (t *Torrent) discover(ctx context.Context, group *sync.WaitGroup, private b
 		return
 	}
 	t.extensions = append(t.extensions, newPex(t))
+	more, cancel := context.WithCancel(ctx)
+	p.stopMore = cancel
+	if l := t.client.cfg.LSD; l != nil {
+		group.Go(func() { _ = l.Announce(more, t.hash, t.client.Port, func(ps []discovery.Peer) { t.postFound(ps) }) })
+	}
 	if d := t.client.cfg.DHT; d != nil {
-		more, cancel := context.WithCancel(ctx)
-		p.stopMore, p.dht = cancel, true
+		p.dht = true
 		group.Go(func() { _ = d.Announce(more, t.hash, t.client.Port, func(ps []discovery.Peer) { t.postFound(ps) }) })
 	}
 }

@@ -34,7 +34,7 @@ type Status struct {
 type Peer struct {
 	Addr      string        `json:"addr"`
 	Client    string        `json:"client"`
-	Source    string        `json:"source"` // given, tracker, dht, pex, incoming
+	Source    string        `json:"source"` // given, magnet, tracker, dht, lsd, pex, incoming
 	Connected bool          `json:"connected"`
 	Encrypted bool          `json:"encrypted"`
 	Choked    bool          `json:"choked"` // it does not serve us

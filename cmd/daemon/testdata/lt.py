@@ -18,6 +18,8 @@ arg.add_argument("--seed", action="store_true", help="believe that the data is t
 arg.add_argument("--blind", action="store_true", help="never compare with a hash")
 arg.add_argument("--dht", help="HOST:PORT of the one node to start from")
 arg.add_argument("--encryption", type=int, help="0 always, 1 if asked for, 2 never")
+arg.add_argument("--lsd", action="store_true")
+arg.add_argument("--address", default="127.0.0.1")
 arg.add_argument("--port", type=int, default=0)
 arg.add_argument("--peer", action="append", default=[])
 a = arg.parse_args()
@@ -38,8 +40,8 @@ if a.make:
     sys.exit(0)
 
 settings = {
-    "listen_interfaces": "127.0.0.1:%d" % a.port, "allow_multiple_connections_per_ip": True,
-    "enable_lsd": False, "enable_upnp": False, "enable_natpmp": False, "enable_dht": bool(a.dht),
+    "listen_interfaces": "%s:%d" % (a.address, a.port), "allow_multiple_connections_per_ip": True,
+    "enable_lsd": a.lsd, "enable_upnp": False, "enable_natpmp": False, "enable_dht": bool(a.dht),
     "dht_bootstrap_nodes": a.dht or "", "alert_mask": lt.alert.category_t.status_notification | lt.alert.category_t.error_notification,
 }
 if a.blind:

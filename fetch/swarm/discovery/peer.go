@@ -11,7 +11,7 @@ import (
 // Peer is an address at which somebody is said to have the torrent.
 type Peer struct {
 	Addr   netip.AddrPort
-	Source string     // "tracker" or "dht"
+	Source string     // "tracker", "dht" or "lsd"
 	Via    netip.Addr // of the tracker or node that said so; not valid: unknown
 }
 
