@@ -247,11 +247,26 @@ func (t *Torrent) hedge(s *picker.Swarm) {
 // what it was asked for, however late it is: asked again, it would all come twice.
 func (t *Torrent) other(than *conn) bool {
 	for c := range t.conns {
-		if c != than && !c.view.Mute && !c.view.Choked && (c.haveAll || c.haveCount > 0) {
+		if c != than && c.serves() {
 			return true
 		}
 	}
 	return false
+}
+
+// serves reports whether the peer would bring something if it were asked.
+func (c *conn) serves() bool {
+	return !c.view.Mute && !c.view.Choked && (c.haveAll || c.haveCount > 0)
+}
+
+// useful returns how many peers serve us.
+func (t *Torrent) useful() (n int) {
+	for c := range t.conns {
+		if c.serves() {
+			n++
+		}
+	}
+	return n
 }
 
 // answered notes that a block came. If it was asked for twice, with a cancel between,

@@ -44,8 +44,11 @@ const (
 	maxFails   = 6  // then a peer is forgotten, unless the user named it
 	searchGap  = 30 * time.Second
 	// retryGap is the time after which a peer is tried again however often it failed,
-	// when someone waits and nobody is connected.
+	// when someone waits and nobody is connected; or fewer than enough serve us and it
+	// did not fail often.
 	retryGap = 3 * time.Second
+	enough   = 4
+	often    = 4
 )
 
 func newPool(c *Client, t *Torrent) pool {
@@ -159,10 +162,12 @@ func (t *Torrent) found(addrs []netip.AddrPort, source string, via netip.Addr) {
 func (p *pool) dial() {
 	t := p.t
 	lost := len(t.conns) == 0 && (t.info == nil || t.picks.Len() > 0)
+	short := lost || t.picks.Len() > 0 && t.useful() < enough
 	for len(t.conns)+p.dialing < t.client.cfg.MaxPeers && p.dialing < maxDialing {
 		var best *candidate
 		for _, c := range p.known_ {
-			early := t.clock.Before(c.next) && (!lost || t.clock.Sub(c.tried) < retryGap)
+			soon := lost || short && c.fails <= often
+			early := t.clock.Before(c.next) && (!soon || t.clock.Sub(c.tried) < retryGap)
 			if c.busy || early {
 				continue
 			}
