@@ -1,5 +1,6 @@
 // Package wire reads and writes the messages of the BitTorrent peer protocol:
-// BEP 3 (base), BEP 6 (fast), BEP 10 (extensions). It holds no state of a torrent.
+// BEP 3 (base), BEP 6 (fast), BEP 10 (extensions), BEP 52 (hashes). It holds no
+// state of a torrent.
 //
 // The Reader hands out payloads that live in its own buffer, so a block can be
 // hashed and written while it is still warm in the processor's cache, without a
@@ -17,6 +18,8 @@ import (
 	"io"
 
 	pp "github.com/anacrolix/torrent/peer_protocol"
+
+	"github.com/btmount/btmount/fetch/swarm/merkle"
 )
 
 // BlockSize is the length of a request; every client serves 16 KiB.
@@ -26,6 +29,10 @@ const (
 	// MaxExtended bounds an extension message, MaxBitfield a bitfield (2^24 pieces).
 	MaxExtended = 1 << 20
 	MaxBitfield = 2 << 20
+	// MaxHashes bounds an answer to a hash request: we ask for 512 and their proof.
+	MaxHashes = 512 + 64
+
+	hashHead = 32 + 4*4 // root, base layer, index, length, proof layers
 
 	firstBuffer = 32 << 10
 	lastBuffer  = 1 << 20
@@ -39,7 +46,9 @@ type Message struct {
 	Begin     uint32
 	Length    uint32 // of a request
 	Extended  byte   // extension message id
-	Payload   []byte // block, bitfield or extension payload
+	Payload   []byte // block, bitfield, extension payload, or hashes
+	// Hashes is of a hash request, hashes or hash reject.
+	Hashes merkle.Request
 }
 
 // ErrTooLong means that a peer announced a message longer than its kind may be.
@@ -114,8 +123,12 @@ func limit(t pp.MessageType) int {
 		return 1 + MaxBitfield
 	case pp.Extended:
 		return 2 + MaxExtended
+	case pp.HashRequest, pp.HashReject:
+		return 1 + hashHead
+	case pp.Hashes:
+		return 1 + hashHead + 32*MaxHashes
 	default:
-		return 64 << 10 // unknown kinds and BEP 52 hashes: read and ignored
+		return 64 << 10 // unknown kinds: read and ignored
 	}
 }
 
@@ -161,8 +174,11 @@ func (m *Message) decode(b []byte) error {
 		want = 4
 	case pp.Request, pp.Cancel, pp.Reject:
 		want = 12
+	case pp.HashRequest, pp.HashReject:
+		want = hashHead
 	}
-	if want >= 0 && len(b) != want || m.Type == pp.Piece && len(b) < 8 || m.Type == pp.Extended && len(b) < 1 {
+	if want >= 0 && len(b) != want || m.Type == pp.Piece && len(b) < 8 || m.Type == pp.Extended && len(b) < 1 ||
+		m.Type == pp.Hashes && (len(b) < hashHead || (len(b)-hashHead)%32 != 0) {
 		return fmt.Errorf("message of kind %d has %d bytes", m.Type, len(b))
 	}
 	switch m.Type {
@@ -174,6 +190,12 @@ func (m *Message) decode(b []byte) error {
 		m.Index, m.Begin, m.Payload = binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:]), b[8:]
 	case pp.Extended:
 		m.Extended, m.Payload = b[0], b[1:]
+	case pp.HashRequest, pp.Hashes, pp.HashReject:
+		be := binary.BigEndian
+		m.Hashes = merkle.Request{
+			Root: merkle.Hash(b), Base: be.Uint32(b[32:]), Index: be.Uint32(b[36:]), Length: be.Uint32(b[40:]), Proof: be.Uint32(b[44:]),
+		}
+		m.Payload = b[hashHead:]
 	default:
 		m.Payload = b
 	}
@@ -221,6 +243,21 @@ func AppendBitfield(b []byte, n int, has func(int) bool) []byte {
 		if has(i) {
 			b[at+i/8] |= 0x80 >> (i % 8)
 		}
+	}
+	return b
+}
+
+// AppendHashes appends a hash request, hashes or hash reject.
+func AppendHashes(b []byte, t pp.MessageType, r merkle.Request, hashes ...merkle.Hash) []byte {
+	be := binary.BigEndian
+	b = be.AppendUint32(b, uint32(1+hashHead+32*len(hashes)))
+	b = append(b, byte(t))
+	b = append(b, r.Root[:]...)
+	for _, n := range []uint32{r.Base, r.Index, r.Length, r.Proof} {
+		b = be.AppendUint32(b, n)
+	}
+	for i := range hashes {
+		b = append(b, hashes[i][:]...)
 	}
 	return b
 }

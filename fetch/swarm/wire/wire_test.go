@@ -9,6 +9,8 @@ import (
 	"testing/iotest"
 
 	pp "github.com/anacrolix/torrent/peer_protocol"
+
+	"github.com/btmount/btmount/fetch/swarm/merkle"
 )
 
 // every message that we send, encoded by us.
@@ -25,8 +27,13 @@ func every() []byte {
 	b = AppendPieceHeader(b, 9, 32768, 5)
 	b = append(b, "block"...)
 	b = AppendBitfield(b, 11, func(i int) bool { return i%2 == 0 })
-	return AppendExtended(b, 3, []byte("d1:ai1e"), []byte("e"))
+	b = AppendExtended(b, 3, []byte("d1:ai1e"), []byte("e"))
+	b = AppendHashes(b, pp.HashRequest, hashes)
+	b = AppendHashes(b, pp.Hashes, hashes, merkle.Hash{7}, merkle.Hash{8})
+	return AppendHashes(b, pp.HashReject, hashes)
 }
+
+var hashes = merkle.Request{Root: merkle.Hash{1, 2}, Base: 3, Index: 4, Length: 5, Proof: 6}
 
 // TestAgainstTheLibrary compares with anacrolix's encoding of the same messages.
 func TestAgainstTheLibrary(t *testing.T) {
@@ -50,6 +57,9 @@ func TestAgainstTheLibrary(t *testing.T) {
 		{Type: pp.Piece, Index: 9, Begin: 32768, Piece: []byte("block")},
 		{Type: pp.Bitfield, Bitfield: field},
 		{Type: pp.Extended, ExtendedID: 3, ExtendedPayload: []byte("d1:ai1ee")},
+		{Type: pp.HashRequest, PiecesRoot: hashes.Root, BaseLayer: 3, Index: 4, Length: 5, ProofLayers: 6},
+		{Type: pp.Hashes, PiecesRoot: hashes.Root, BaseLayer: 3, Index: 4, Length: 5, ProofLayers: 6, Hashes: [][32]byte{{7}, {8}}},
+		{Type: pp.HashReject, PiecesRoot: hashes.Root, BaseLayer: 3, Index: 4, Length: 5, ProofLayers: 6},
 	} {
 		want = append(want, m.MustMarshalBinary()...)
 	}
@@ -75,7 +85,7 @@ func TestReadWhateverTheChunks(t *testing.T) {
 			m.Payload = bytes.Clone(m.Payload)
 			got = append(got, m)
 		}
-		if len(got) != 14 {
+		if len(got) != 17 {
 			t.Fatalf("%s: %d messages", name, len(got))
 		}
 		if p := got[11]; p.Type != pp.Piece || p.Index != 9 || p.Begin != 32768 || string(p.Payload) != "block" {
@@ -83,6 +93,11 @@ func TestReadWhateverTheChunks(t *testing.T) {
 		}
 		if x := got[13]; x.Extended != 3 || string(x.Payload) != "d1:ai1ee" {
 			t.Errorf("%s: extended %+v", name, x)
+		}
+		for i, n := range []int{0, 64, 0} {
+			if x := got[14+i]; x.Hashes != hashes || len(x.Payload) != n {
+				t.Errorf("%s: hashes %+v", name, x)
+			}
 		}
 	}
 }
@@ -116,6 +131,9 @@ func TestLengthsAreCheckedBeforeAllocation(t *testing.T) {
 		{pp.Have, 6},
 		{pp.Choke, 2},
 		{pp.Request, 14},
+		{pp.HashRequest, 50},
+		{pp.HashReject, 50},
+		{pp.Hashes, 50 + 32*MaxHashes},
 		{99, 1 << 31},
 		{pp.Piece, 1<<32 - 1},
 	} {
@@ -129,7 +147,7 @@ func TestLengthsAreCheckedBeforeAllocation(t *testing.T) {
 			t.Errorf("kind %d of %d bytes: %d allocated", c.kind, c.n, len(r.buf))
 		}
 	}
-	for _, b := range [][]byte{{0, 0, 0, 1, byte(pp.Have)}, {0, 0, 0, 1, byte(pp.Piece)}, {0, 0, 0, 1, byte(pp.Extended)}, {0, 0, 0, 5, byte(pp.Request), 0, 0, 0, 0}} {
+	for _, b := range [][]byte{{0, 0, 0, 1, byte(pp.Have)}, {0, 0, 0, 1, byte(pp.Piece)}, {0, 0, 0, 1, byte(pp.Extended)}, {0, 0, 0, 5, byte(pp.Request), 0, 0, 0, 0}, {0, 0, 0, 5, byte(pp.HashRequest), 0, 0, 0, 0}, {0, 0, 0, 1, byte(pp.Hashes)}, append([]byte{0, 0, 0, 50, byte(pp.Hashes)}, make([]byte, 49)...)} {
 		if _, err := NewReader(bytes.NewReader(b)).Read(); err == nil {
 			t.Errorf("short message %x accepted", b)
 		}
