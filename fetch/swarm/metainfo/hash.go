@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"os"
 	"runtime"
@@ -81,7 +80,12 @@ func (w *worker) close() {
 func (w *worker) piece(ctx context.Context, n int64) error {
 	m, pl := w.m, w.m.c.PieceLength
 	at, stop := n*pl, min(n*pl+pl, m.length)
-	sum := sha1.New()
+	sum := io.Writer(io.Discard)
+	if !m.c.V2 {
+		h := sha1.New()
+		defer func() { h.Sum(m.pieces[n*20 : n*20]) }()
+		sum = h
+	}
 	i := sort.Search(len(m.files), func(i int) bool { return m.files[i].Offset+m.files[i].Length > at })
 	for ; at < stop; i++ {
 		f := &m.files[i]
@@ -104,7 +108,6 @@ func (w *worker) piece(ctx context.Context, n int64) error {
 		}
 		at += size
 	}
-	sum.Sum(m.pieces[n*20 : n*20])
 	return nil
 }
 
@@ -122,7 +125,7 @@ func (w *worker) zeros(sum io.Writer, size int64) error {
 
 // content hashes a stretch of a file into sum and returns, for a hybrid, the
 // hashes of its blocks.
-func (w *worker) content(ctx context.Context, sum hash.Hash, f *source, off, size int64) (leaves []byte, err error) {
+func (w *worker) content(ctx context.Context, sum io.Writer, f *source, off, size int64) (leaves []byte, err error) {
 	if err := w.file(f); err != nil {
 		return nil, err
 	}
@@ -137,7 +140,7 @@ func (w *worker) content(ctx context.Context, sum hash.Hash, f *source, off, siz
 			}
 			return nil, err
 		}
-		sum.Write(b)
+		_, _ = sum.Write(b)
 		off, size = off+int64(len(b)), size-int64(len(b))
 		for w.m.c.Hybrid && len(b) > 0 {
 			h := sha256.Sum256(b[:min(len(b), blockLength)])

@@ -69,6 +69,13 @@ func (in *Info) PieceSize(n int) int64 {
 	return min(in.PieceLength, in.Length-int64(n)*in.PieceLength)
 }
 
+// Short is the v2 info-hash as handshakes, trackers and the DHT have it: cut to 20
+// bytes. It is zero without a v2 half, and Hash without a v1 half.
+func (in *Info) Short() (h InfoHash) {
+	copy(h[:], in.HashV2[:])
+	return h
+}
+
 // ParseInfo reads an info dict alone, as it comes from a peer (BEP 9). The
 // caller still has to compare Hash or HashV2 with what it asked for.
 func ParseInfo(b []byte) (*Info, error) {

@@ -17,6 +17,7 @@ type MakeConfig struct {
 	Name        string // empty: the last element of the path
 	PieceLength int64  // 0: chosen so that there are about 1000 to 2000 pieces
 	Hybrid      bool   // also a v2 file tree (BEP 52), with pads in the v1 list
+	V2          bool   // a v2 file tree alone; it wins over Hybrid
 	Private     bool
 	Trackers    [][]string
 	WebSeeds    []string
@@ -37,6 +38,7 @@ type MakeConfig struct {
 // without content, which would be missing from every copy. Only path itself is
 // followed if it is a symlink.
 func Make(ctx context.Context, path string, c MakeConfig) (*Meta, error) {
+	c.Hybrid = c.Hybrid || c.V2 // the tree, and files that begin at the edge of a piece
 	m := &maker{c: c}
 	if err := c.check(); err != nil {
 		return nil, err
@@ -90,7 +92,7 @@ type maker struct {
 	c      MakeConfig
 	base   string // symlinks resolved
 	single bool
-	files  []source // sorted; pads only in a hybrid, after layOut
+	files  []source // sorted; pads only with a v2 tree, after layOut
 	total  int64    // content, without pads
 	length int64    // byte space
 	pieces []byte
@@ -203,7 +205,7 @@ func (m *maker) choose() error {
 	return nil
 }
 
-// layOut gives files their offsets; in a hybrid each one with content begins at
+// layOut gives files their offsets; in a v2 tree each one with content begins at
 // a piece border, after a pad.
 func (m *maker) layOut() {
 	pl := m.c.PieceLength
@@ -222,16 +224,18 @@ func (m *maker) layOut() {
 
 func (m *maker) encodeInfo() []byte {
 	b := []byte{'d'}
-	if m.single && m.files[0].Exec {
+	if m.single && m.files[0].Exec && !m.c.V2 {
 		b = appendStr(appendStr(b, "attr"), "x")
 	}
 	if m.c.Hybrid {
 		b = appendStr(b, "file tree")
 		b = appendTree(b, m.files, 0)
 	}
-	if m.single {
+	switch {
+	case m.c.V2: // the tree says it all
+	case m.single:
 		b = appendInt(appendStr(b, "length"), m.length)
-	} else {
+	default:
 		b = append(appendStr(b, "files"), 'l')
 		for i := range m.files {
 			f := &m.files[i]
@@ -246,7 +250,9 @@ func (m *maker) encodeInfo() []byte {
 	}
 	b = appendStr(appendStr(b, "name"), m.c.Name)
 	b = appendInt(appendStr(b, "piece length"), m.c.PieceLength)
-	b = appendStr(appendStr(b, "pieces"), string(m.pieces))
+	if !m.c.V2 {
+		b = appendStr(appendStr(b, "pieces"), string(m.pieces))
+	}
 	if m.c.Private {
 		b = appendInt(appendStr(b, "private"), 1)
 	}

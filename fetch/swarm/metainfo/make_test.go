@@ -54,10 +54,10 @@ func TestMakeRoundTrip(t *testing.T) {
 		"a 1 x", "a-b/c 16385", "a.txt 16384", "a0 100000", "big 1000000", "chain -> a.txt", "d/e/empty 0", "d/e/f 32768",
 		"d/g 300001", "d/link -> a.txt", "dir -> d/e", "z/zz 0", "z/ü 5",
 	}
-	for _, hybrid := range []bool{false, true} {
+	for _, kind := range []struct{ v1, v2 bool }{{true, false}, {true, true}, {false, true}} {
 		var last int64
 		m, err := Make(t.Context(), root, MakeConfig{
-			Hybrid: hybrid, Private: true, Trackers: [][]string{{"http://h/a", "udp://h:1"}, {"https://h/b"}}, WebSeeds: []string{"http://w/"},
+			Hybrid: kind.v1 && kind.v2, V2: !kind.v1, Private: true, Trackers: [][]string{{"http://h/a", "udp://h:1"}, {"https://h/b"}}, WebSeeds: []string{"http://w/"},
 			Comment: "c", CreatedBy: "me", Created: time.Unix(1e9, 0),
 			Progress: func(done, total int64) {
 				if done <= last || done > total {
@@ -72,13 +72,17 @@ func TestMakeRoundTrip(t *testing.T) {
 		if got := shown(m.Info); !slices.Equal(got, want) {
 			t.Errorf("files %q, want %q", got, want)
 		}
-		if last != m.Info.Length || m.Info.Name != "sample" || !m.Info.Private || m.Info.V2 != hybrid || hybrid != (len(m.PieceLayers) > 0) {
+		if last != m.Info.Length || m.Info.Name != "sample" || !m.Info.Private || m.Info.V1 != kind.v1 || m.Info.V2 != kind.v2 || kind.v2 != (len(m.PieceLayers) > 0) || m.ByTree() != kind.v2 {
 			t.Errorf("done %d, %+v", last, m.Info)
 		}
 		checkInvariants(t, m)
 		again, err := Parse(m.Encode())
 		if err != nil || !reflect.DeepEqual(again, m) {
-			t.Errorf("hybrid %v: round trip differs: %v", hybrid, err)
+			t.Errorf("%+v: round trip differs: %v", kind, err)
+		}
+		again.PieceLayers = nil
+		if again.ByTree() == kind.v1 {
+			t.Errorf("%+v: without piece layers the tree rules: %v", kind, again.ByTree())
 		}
 	}
 }

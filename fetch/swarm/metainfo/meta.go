@@ -34,6 +34,27 @@ type Meta struct {
 	PieceLayers map[[32]byte][]byte
 }
 
+// ByTree reports which half of a torrent rules: true if bytes are right when the v2
+// tree says so, false if the v1 piece hashes do. Of a hybrid it is the tree if all its
+// piece layers are here.
+//
+// The halves of a hybrid may hash different bytes. Parse refuses those whose file
+// lists differ, but hashes do not show what they are made of: a hybrid made with
+// intent is two torrents, of which v1 peers have one and v2 peers the other. So the
+// halves are never mixed: with one half ruling, a file has one content only, whoever
+// is asked and whatever was evicted between two reads.
+func (m *Meta) ByTree() bool {
+	if !m.Info.V1 || !m.Info.V2 {
+		return m.Info.V2
+	}
+	for i := range m.Info.Files {
+		if f := &m.Info.Files[i]; f.Root != [32]byte{} && f.Length > m.Info.PieceLength && m.PieceLayers[f.Root] == nil {
+			return false
+		}
+	}
+	return true
+}
+
 // Parse reads a whole .torrent. White space after it is accepted.
 func Parse(b []byte) (*Meta, error) {
 	v, end, err := scan(b, torrentLimits)

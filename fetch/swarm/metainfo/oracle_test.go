@@ -93,7 +93,7 @@ func TestLibtorrentReadsOurs(t *testing.T) {
 	root, dir := sampleTree(t), t.TempDir()
 	var metas []*Meta
 	var names []string
-	for name, c := range map[string]MakeConfig{"v1": {}, "hybrid": {Hybrid: true}, "hybrid64": {Hybrid: true, PieceLength: 64 << 10}, "v1_odd": {PieceLength: 48 << 10}} {
+	for name, c := range map[string]MakeConfig{"v1": {}, "hybrid": {Hybrid: true}, "hybrid64": {Hybrid: true, PieceLength: 64 << 10}, "v1_odd": {PieceLength: 48 << 10}, "v2": {V2: true}, "v2_64": {V2: true, PieceLength: 64 << 10}} {
 		for _, path := range []string{root, filepath.Join(root, "big"), filepath.Join(root, "a")} {
 			m, err := Make(t.Context(), path, c)
 			if err != nil {
