@@ -50,7 +50,7 @@ func newWorld(t testing.TB, limit, unit int64, files ...int64) *world {
 	for _, f := range w.lay.Files {
 		r.Read(w.truth[f.Off:f.End()])
 	}
-	w.lay.Verify = func(u int, p []byte) bool {
+	w.lay.Verify = func(u int, p, tag []byte) bool {
 		e := extent.Unit(int64(u), unit, w.lay.Size)
 		return sha1.Sum(p) == sha1.Sum(w.truth[e.Off:e.End()])
 	}
@@ -95,7 +95,17 @@ func (w *world) fill(u int) {
 	if err := w.obj.WriteAt(w.truth[e.Off:e.End()], e.Off); err != nil {
 		w.t.Fatal(err)
 	}
-	w.obj.Commit(u)
+	w.obj.Commit(u, w.tag(u))
+}
+
+// tag is what is kept with a unit, if anything is: its hash.
+func (w *world) tag(u int) []byte {
+	if w.lay.Tag == 0 {
+		return nil
+	}
+	e := w.obj.UnitExtent(u)
+	sum := sha1.Sum(w.truth[e.Off:e.End()])
+	return sum[:]
 }
 
 // check compares every present unit with the truth.
@@ -242,7 +252,7 @@ func TestCleanRestartKeepsEverything(t *testing.T) {
 	}
 	used, _ := w.store.Usage()
 	w.close()
-	w.lay.Verify = func(int, []byte) bool { t.Error("hashed again after a clean stop"); return false }
+	w.lay.Verify = func(int, []byte, []byte) bool { t.Error("hashed again after a clean stop"); return false }
 	w.open()
 	defer w.close()
 	if again, _ := w.store.Usage(); again != used {
@@ -268,7 +278,7 @@ func TestCrashHashesAgainAndFetchesNothing(t *testing.T) {
 	}
 	w.close()
 	// What was verified again stays so; a session between must not launder the rest.
-	w.lay.Verify = func(int, []byte) bool { t.Error("hashed twice"); return false }
+	w.lay.Verify = func(int, []byte, []byte) bool { t.Error("hashed twice"); return false }
 	w.open()
 	w.check()
 	w.close()
@@ -293,6 +303,54 @@ func TestUncheckedUnitsStaySuspectOverCleanSessions(t *testing.T) {
 	}
 }
 
+// Where the metadata has no hash of a unit, the journal keeps it: units are verified
+// by it after a crash, and after the journal was written anew.
+func TestTagsVerifyAfterACrash(t *testing.T) {
+	w := newWorld(t, 1<<30, 16384, 40000, 100000)
+	w.close()
+	w.lay.Key, w.lay.Tag = "ih-tagged", sha1.Size
+	w.lay.Verify = func(_ int, p, tag []byte) bool {
+		sum := sha1.Sum(p)
+		return bytes.Equal(sum[:], tag)
+	}
+	w.open()
+	for range 40 { // evicted and fetched again: many records
+		for u := range w.obj.Units() {
+			w.fill(u)
+			w.obj.drop(u)
+		}
+	}
+	for u := range w.obj.Units() {
+		w.fill(u)
+	}
+	for range 2 {
+		w.crash()
+		w.open()
+		if n := w.check(); n != w.obj.Units() {
+			t.Errorf("%d of %d units after a crash", n, w.obj.Units())
+		}
+	}
+	st, err := os.Stat(filepath.Join(w.obj.dir, "units"))
+	if err != nil || st.Size() > int64(headerSize+(3*w.obj.Units())*(recordHead+sha1.Size+4)) {
+		t.Errorf("journal of %d bytes was not written anew, %v", st.Size(), err)
+	}
+	// A bit that flipped in the body is found by the tag.
+	w.crash()
+	f, err := os.OpenFile(filepath.Join(w.obj.dir, "body", "0"), os.O_RDWR, 0)
+	if err == nil {
+		_, err = f.WriteAt([]byte{w.truth[5] ^ 1}, 5)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	w.open()
+	defer w.close()
+	if n := w.check(); n != w.obj.Units()-1 {
+		t.Errorf("%d of %d units after a bit flipped", n, w.obj.Units())
+	}
+}
+
 func TestTornJournalIsCut(t *testing.T) {
 	w := newWorld(t, 1<<30, 16384, 100000)
 	for u := range w.obj.Units() {
@@ -309,7 +367,7 @@ func TestTornJournalIsCut(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.open()
-		if n := w.check(); n != max(0, cut-headerSize)/recordSize {
+		if n := w.check(); n != max(0, cut-headerSize)/(recordHead+4) {
 			t.Fatalf("cut at %d: %d units", cut, n)
 		}
 		w.close()

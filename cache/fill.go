@@ -94,10 +94,11 @@ func (o *Object) WriteAt(p []byte, off int64) error {
 func (o *Object) ReadBack(p []byte, off int64) error { return o.pread(p, off) }
 
 // Commit marks unit u verified and wakes the reads that it completes. Its bytes
-// were all written before.
-func (o *Object) Commit(u int) {
+// were all written before. tag is kept for Verify; it has Layout.Tag bytes.
+func (o *Object) Commit(u int, tag []byte) {
 	_ = o.each(o.UnitExtent(u), func(b *body, _ extent.Extent) error { b.markDirty(); return nil }, nil)
-	if err := o.journal.append(record{unit: uint32(u), session: o.store.session.Number, op: opPresent}); err != nil {
+	place, err := o.journal.append(record{unit: uint32(u), session: o.store.session.Number, op: opPresent, tag: tag})
+	if err != nil {
 		// The unit is good for this session; the next one will fetch it again.
 		o.store.log.Warn("cache journal", "err", err)
 	}
@@ -106,6 +107,9 @@ func (o *Object) Commit(u int) {
 	o.filling.clear(u)
 	o.suspect.clear(u)
 	o.present.set(u)
+	if o.places != nil {
+		o.places[u] = place
+	}
 	o.stamps[u] = o.store.clock()
 	for w := range o.waiters {
 		if w.first <= u && u < w.last && o.present.all(w.first, w.last) {
@@ -223,11 +227,12 @@ func (o *Object) Check(u int) (present bool) {
 	o.store.hashing <- struct{}{}
 	e := o.UnitExtent(u)
 	p := make([]byte, e.Len)
-	good := o.ReadBack(p, e.Off) == nil && o.Verify != nil && o.Verify(u, p)
+	tag, err := o.tag(u)
+	good := err == nil && o.ReadBack(p, e.Off) == nil && o.Verify != nil && o.Verify(u, p, tag)
 	<-o.store.hashing
 
 	if good {
-		o.Commit(u)
+		o.Commit(u, tag)
 	} else {
 		o.store.log.Info("cached unit does not match its hash, dropped", "object", o.Key, "unit", u)
 		o.drop(u)
@@ -251,7 +256,7 @@ func (o *Object) drop(u int) int64 {
 	edge := o.leaveLocked(u)
 	o.gen.Add(1)
 	o.mu.Unlock()
-	if err := o.journal.append(record{unit: uint32(u), session: o.store.session.Number, op: opGone}); err != nil {
+	if _, err := o.journal.append(record{unit: uint32(u), session: o.store.session.Number, op: opGone}); err != nil {
 		o.store.log.Warn("cache journal", "err", err)
 	}
 	return o.free(u, edge)

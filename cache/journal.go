@@ -13,12 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The journal of an object: a header, then records of 16 bytes, little endian:
-// unit, session, op, CRC-32C of the header's checksum and the first 12 bytes.
+// The journal of an object: a header, then records, little endian: unit, session,
+// op, tag, CRC-32C of the header's checksum and what stands before. Without tags a
+// record has 16 bytes.
 const (
 	journalMagic = "btmount units 1\n"
+	taggedMagic  = "btmount units 2\n"
 	headerSize   = len(journalMagic) + 8 + 8 + 4 // magic, unit length, object size, CRC-32C
-	recordSize   = 16
+	recordHead   = 12
 
 	opPresent = 1
 	opGone    = 2
@@ -30,20 +32,28 @@ type record struct {
 	unit    uint32
 	session uint32
 	op      uint32
+	tag     []byte
+	place   uint32 // number in the journal, of a record that was read
 }
 
 // journal appends records; it is safe for concurrent use.
 type journal struct {
 	seed uint32 // checksum of the header: a record of another object never passes
+	tag  int    // length of tags
+	f    *os.File
 
 	mu    sync.Mutex
-	f     *os.File
+	next  uint32 // number of the next record
 	dirty bool
-	buf   [recordSize]byte
+	buf   []byte // one record
 }
 
-func header(unit, size int64) []byte {
+func header(unit, size int64, tag int) []byte {
 	h := append([]byte(journalMagic), make([]byte, 20)...)
+	if tag > 0 {
+		copy(h, taggedMagic)
+		unit |= int64(tag) << 48 // units are shorter than 2^48
+	}
 	binary.LittleEndian.PutUint64(h[len(journalMagic):], uint64(unit))
 	binary.LittleEndian.PutUint64(h[len(journalMagic)+8:], uint64(size))
 	binary.LittleEndian.PutUint32(h[headerSize-4:], crc32.Checksum(h[:headerSize-4], castagnoli))
@@ -55,13 +65,13 @@ var errForeign = errors.New("journal is of another layout")
 // openJournal opens or makes the journal at path, calls f for each intact record
 // in order, and cuts a torn tail off. errForeign: the file belongs to another
 // layout, the caller clears the object and calls again.
-func openJournal(path string, unit, size int64, each func(record)) (*journal, error) {
+func openJournal(path string, unit, size int64, tag int, each func(record)) (*journal, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	want := header(unit, size)
-	j := &journal{f: f, seed: binary.LittleEndian.Uint32(want[headerSize-4:])}
+	want := header(unit, size, tag)
+	j := &journal{f: f, seed: binary.LittleEndian.Uint32(want[headerSize-4:]), tag: tag, buf: make([]byte, recordHead+tag+4)}
 	end, err := j.load(want, each)
 	if err == nil {
 		if err = f.Truncate(end); err == nil {
@@ -89,40 +99,53 @@ func (j *journal) load(want []byte, each func(record)) (end int64, err error) {
 	}
 	end = int64(headerSize)
 	for {
-		var b [recordSize]byte
-		if _, err := io.ReadFull(r, b[:]); err != nil {
+		b := j.buf
+		if _, err := io.ReadFull(r, b); err != nil {
 			if err == io.EOF || err == io.ErrUnexpectedEOF {
 				return end, nil
 			}
 			return 0, err
 		}
-		if j.sum(b[:12]) != binary.LittleEndian.Uint32(b[12:]) {
+		if j.sum(b[:len(b)-4]) != binary.LittleEndian.Uint32(b[len(b)-4:]) {
 			return end, nil
 		}
 		each(record{
 			unit:    binary.LittleEndian.Uint32(b[0:]),
 			session: binary.LittleEndian.Uint32(b[4:]),
 			op:      binary.LittleEndian.Uint32(b[8:]),
+			place:   j.next,
 		})
-		end += recordSize
+		j.next++
+		end += int64(len(b))
 	}
 }
 
 func (j *journal) sum(b []byte) uint32 { return crc32.Update(j.seed, castagnoli, b) }
 
-func (j *journal) append(r record) error {
+// append writes a record and returns its number.
+func (j *journal) append(r record) (place uint32, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	b := j.buf[:]
+	b := j.buf
 	binary.LittleEndian.PutUint32(b[0:], r.unit)
 	binary.LittleEndian.PutUint32(b[4:], r.session)
 	binary.LittleEndian.PutUint32(b[8:], r.op)
-	binary.LittleEndian.PutUint32(b[12:], j.sum(b[:12]))
+	clear(b[recordHead:])
+	copy(b[recordHead:len(b)-4], r.tag)
+	binary.LittleEndian.PutUint32(b[len(b)-4:], j.sum(b[:len(b)-4]))
 	j.dirty = true
 	if _, err := j.f.Write(b); err != nil {
-		return fmt.Errorf("journal %s: %w", j.f.Name(), err)
+		return 0, fmt.Errorf("journal %s: %w", j.f.Name(), err)
 	}
-	return nil
+	j.next++
+	return j.next - 1, nil
+}
+
+// tagAt reads the tag of a record.
+func (j *journal) tagAt(place uint32) ([]byte, error) {
+	tag := make([]byte, j.tag)
+	_, err := j.f.ReadAt(tag, int64(headerSize)+int64(place)*int64(recordHead+j.tag+4)+recordHead)
+	return tag, err
 }
 
 // isDirty reports whether records were written since the last sync.

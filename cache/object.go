@@ -35,10 +35,21 @@ type Layout struct {
 	Unit  int64           // length of every unit but the last, > 0
 	Size  int64           // length of the byte space, > 0
 	Files []extent.Extent // ascending, disjoint; what lies between them (pad files) is zeros
-	// Verify reports whether p is unit u. It is called after an unclean stop and
-	// when a body was tampered with, from any goroutine.
-	Verify func(u int, p []byte) bool
+	// Tag is how many bytes the journal keeps with each unit for who verified it: a
+	// hash that is not part of the metadata, say. At most 255.
+	Tag int
+	// Verify reports whether p is unit u; tag is what came with its Commit. It is
+	// called after an unclean stop and when a body was tampered with, from any
+	// goroutine.
+	Verify func(u int, p, tag []byte) bool
+	// Content names what the files hold, in the order of Files: two files of the same
+	// name, of whatever object, are equal byte for byte (BEP 52: the pieces root). A
+	// name of zeros says nothing. Nothing is shared yet; may be nil.
+	Content []ContentID
 }
+
+// ContentID is a collision-free name of bytes.
+type ContentID [32]byte
 
 // Object is the byte space of one torrent or file, partly on disk.
 type Object struct {
@@ -57,6 +68,7 @@ type Object struct {
 	filling  bitmap    // charged and being written; never also present
 	leaving  bitmap    // evicted, its hole not yet punched
 	checking map[int]struct{}
+	places   []uint32 // the record of each unit in the journal; nil without tags
 	stamps   []uint32 // last use, Store.clock; 0 = an earlier session
 	waiters  map[*waiter]struct{}
 	closed   bool
@@ -70,7 +82,7 @@ type waiter struct {
 
 // Object opens the object with this layout, or returns the one already open.
 func (s *Store) Object(l Layout) (*Object, error) {
-	if l.Unit <= 0 || l.Size <= 0 || l.Key == "" || filepath.Base(string(l.Key)) != string(l.Key) {
+	if l.Unit <= 0 || l.Size <= 0 || l.Tag < 0 || l.Tag > 255 || l.Key == "" || filepath.Base(string(l.Key)) != string(l.Key) {
 		return nil, fmt.Errorf("object %q: bad layout", l.Key)
 	}
 	s.mu.Lock()
@@ -97,6 +109,9 @@ func (s *Store) newObject(l Layout) *Object {
 		checking: map[int]struct{}{}, stamps: make([]uint32, units), waiters: map[*waiter]struct{}{},
 	}
 	o.settled.L = &o.mu
+	if l.Tag > 0 {
+		o.places = make([]uint32, units)
+	}
 	for i, f := range l.Files {
 		if !f.Empty() {
 			o.bodies = append(o.bodies, &body{path: filepath.Join(o.dir, "body", strconv.Itoa(i)), span: f, pool: s.pool})
@@ -124,16 +139,19 @@ func (o *Object) load() (charged int64, err error) {
 		default:
 			o.present.set(u)
 		}
+		if o.places != nil {
+			o.places[u] = r.place
+		}
 	}
 	if err := os.MkdirAll(o.dir, 0o700); err != nil {
 		return 0, err
 	}
-	o.journal, err = openJournal(path, o.Unit, o.Size, each)
+	o.journal, err = openJournal(path, o.Unit, o.Size, o.Tag, each)
 	if errors.Is(err, errForeign) {
 		o.store.log.Warn("cache object of another layout dropped", "object", o.Key)
 		if err = os.RemoveAll(o.dir); err == nil {
 			if err = os.MkdirAll(o.dir, 0o700); err == nil {
-				o.journal, err = openJournal(path, o.Unit, o.Size, each)
+				o.journal, err = openJournal(path, o.Unit, o.Size, o.Tag, each)
 			}
 		}
 	}
@@ -162,10 +180,11 @@ func (o *Object) compact(path string) error {
 	if err := os.RemoveAll(tmp); err != nil {
 		return err
 	}
-	j, err := openJournal(tmp, o.Unit, o.Size, func(record) {})
+	j, err := openJournal(tmp, o.Unit, o.Size, o.Tag, func(record) {})
 	if err != nil {
 		return err
 	}
+	places := make([]uint32, len(o.places))
 	for u := range o.units {
 		r := record{unit: uint32(u), session: o.store.session.Number, op: opPresent}
 		if o.suspect.has(u) {
@@ -173,9 +192,17 @@ func (o *Object) compact(path string) error {
 		} else if !o.present.has(u) {
 			continue
 		}
-		if err := j.append(r); err != nil {
+		if r.tag, err = o.tag(u); err != nil {
 			j.close()
 			return err
+		}
+		place, err := j.append(r)
+		if err != nil {
+			j.close()
+			return err
+		}
+		if o.places != nil {
+			places[u] = place
 		}
 	}
 	if err := errors.Join(j.sync(), os.Rename(tmp, path)); err != nil {
@@ -184,7 +211,19 @@ func (o *Object) compact(path string) error {
 	}
 	o.journal.close()
 	o.journal = j
+	copy(o.places, places)
 	return nil
+}
+
+// tag reads what came with the Commit of a unit that is present or suspect.
+func (o *Object) tag(u int) ([]byte, error) {
+	if o.places == nil {
+		return nil, nil
+	}
+	o.mu.Lock()
+	place := o.places[u]
+	o.mu.Unlock()
+	return o.journal.tagAt(place)
 }
 
 // dropLeftovers frees what a killed session had written of units that it never

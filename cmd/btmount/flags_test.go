@@ -259,7 +259,7 @@ func TestReadmeNamesEveryFlag(t *testing.T) {
 			}
 		}
 	}
-	for _, m := range regexp.MustCompile("(?m)^\\| `--([a-z-]+)").FindAllStringSubmatch(string(readme), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `--([a-z0-9-]+)").FindAllStringSubmatch(string(readme), -1) {
 		if of[m[1]] == "" {
 			t.Errorf("README has a row for --%s, which does not exist", m[1])
 		}

@@ -29,6 +29,7 @@ unchanged PATH again uses it again.`,
 				stringFlag("out", "", "`FILE` to write the .torrent to; NAME.torrent in the current folder if not given"),
 				boolFlag("force", "replace a .torrent of other content"),
 				boolFlag("hybrid", "make a torrent for BitTorrent v1 and v2 (BEP 52)"),
+				boolFlag("v2", "make a torrent for BitTorrent v2 alone (BEP 52)"),
 				boolFlag("private", "peers come from its trackers only (BEP 27)"),
 				stringFlag("piece-length", "", "`BYTES` of a piece, a power of two from 16KiB to 64MiB; chosen by size if not given"),
 				stringFlag("comment", "", "`TEXT` to put in"),
@@ -55,6 +56,9 @@ func seed(c *cli.Context) error {
 	pieceLength := r.pieceLength()
 	if r.err != nil {
 		return r.err
+	}
+	if c.Bool("v2") && c.Bool("hybrid") {
+		return usage(errors.New("--v2 is for BitTorrent v2 alone, --hybrid for both; choose one"))
 	}
 	if _, err := os.Stat(path); err != nil {
 		return fmt.Errorf("%s: %w; give a file or folder of yours", path, bare(err))
@@ -100,7 +104,7 @@ func (r *reader) pieceLength() int64 {
 // makeMeta hashes path, with a bar on a terminal.
 func makeMeta(c *cli.Context, path string, pieceLength int64, trackers []string) (*metainfo.Meta, error) {
 	mc := metainfo.MakeConfig{
-		Hybrid: c.Bool("hybrid"), Private: c.Bool("private"), Comment: c.String("comment"),
+		Hybrid: c.Bool("hybrid"), V2: c.Bool("v2"), Private: c.Bool("private"), Comment: c.String("comment"),
 		CreatedBy: "btmount " + version, Created: time.Now().Truncate(time.Second),
 		PieceLength: pieceLength,
 	}

@@ -114,8 +114,8 @@ func (f folders) torrent(t testing.TB) daemon.TorrentStatus {
 func seed(t testing.TB, data *payload, args ...string) (addr string, p *proc) {
 	t.Helper()
 	all := append([]string{
-		"seed", data.dir, "--out", data.torrent, "--state-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--log-level", "info",
-		fmt.Sprintf("--piece-length=%dB", data.pieces), fmt.Sprintf("--hybrid=%v", data.meta.Info.V2), fmt.Sprintf("--private=%v", data.meta.Info.Private),
+		"seed", data.dir, "--out", data.torrent, "--state-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--log-level", logLevel,
+		fmt.Sprintf("--piece-length=%dB", data.pieces), fmt.Sprintf("--hybrid=%v", data.meta.Info.V1 && data.meta.Info.V2), fmt.Sprintf("--v2=%v", !data.meta.Info.V1), fmt.Sprintf("--private=%v", data.meta.Info.Private),
 	}, args...)
 	p = start(t, btmount, all...)
 	return p.await(`^seeding .* on (\S+);`)[1], p

@@ -337,9 +337,6 @@ func (d *Daemon) addOne(f found) error {
 	} else {
 		hash = meta.Info.Hash
 	}
-	if meta != nil && !meta.Info.V1 {
-		return errV2Only
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, t := range d.torrents {
@@ -350,7 +347,7 @@ func (d *Daemon) addOne(f found) error {
 	}
 	t := &torrent{daemon: d, hash: hash, label: f.label()}
 	sw, err := d.client.Add(swarm.TorrentConfig{
-		Hash: hash, Info: infoOf(meta), Trackers: tiers(f, meta, d.cfg.Trackers),
+		Hash: hash, HashV2: f.hashV2, Info: infoOf(meta), Trackers: tiers(f, meta, d.cfg.Trackers),
 		Typed: d.cfg.Trackers, Peers: d.cfg.Peers, Hints: f.peers, OnInfo: t.gotInfo,
 	})
 	if err != nil {
@@ -358,7 +355,7 @@ func (d *Daemon) addOne(f found) error {
 	}
 	t.swarm = sw
 	if meta != nil {
-		err = t.mount(d.firstSeen(meta))
+		err = t.mount(d.firstSeen(hash, meta))
 	} else {
 		t.handle, err = d.catalog.AddResolving(t.label, t.Identity(), t.reason)
 	}
@@ -372,8 +369,6 @@ func (d *Daemon) addOne(f found) error {
 	}
 	return nil
 }
-
-var errV2Only = errors.New("a v2-only torrent (BEP 52): its metadata is fine, but this version mounts v1 and hybrid torrents only; get one of these")
 
 func infoOf(m *metainfo.Meta) *metainfo.Info {
 	if m == nil {

@@ -29,7 +29,14 @@ func (p *payload) name() string            { return filepath.Base(p.dir) }
 func (p *payload) file(elem string) string { return filepath.Join(p.dir, elem) }
 func (p *payload) parent() string          { return filepath.Dir(p.dir) }
 func (p *payload) magnet() string {
-	return fmt.Sprintf("magnet:?xt=urn:btih:%s&dn=%s", p.meta.Info.Hash, url.QueryEscape(p.name()))
+	topics := ""
+	if p.meta.Info.V1 {
+		topics += fmt.Sprintf("xt=urn:btih:%s&", p.meta.Info.Hash)
+	}
+	if p.meta.Info.V2 {
+		topics += fmt.Sprintf("xt=urn:btmh:1220%x&", p.meta.Info.HashV2)
+	}
+	return fmt.Sprintf("magnet:?%sdn=%s", topics, url.QueryEscape(p.name()))
 }
 
 var created = time.Date(2021, 5, 4, 3, 2, 1, 0, time.UTC)
@@ -113,9 +120,9 @@ func theLibrary(t testing.TB) *payload {
 	return p
 }
 
-// hybridLibrary is a smaller one whose .torrent, v1 and v2, libtorrent made: pad
-// files stand between the others.
-func hybridLibrary(t testing.TB) *payload {
+// treeLibrary is a smaller one whose .torrent, of v2 alone or a hybrid, libtorrent
+// made: pad files stand between the others, or gaps.
+func treeLibrary(t testing.TB, hybrid bool) *payload {
 	t.Helper()
 	needLibtorrent(t)
 	dir := filepath.Join(t.TempDir(), "library")
@@ -126,7 +133,11 @@ func hybridLibrary(t testing.TB) *payload {
 		mustWrite(t, filepath.Join(dir, "tree", fmt.Sprint(i%10), fmt.Sprintf("file %04d", i)), int64(i*7919%8192))
 	}
 	out := dir + ".torrent"
-	output(t, patience, python, "testdata/lt.py", "--make", dir, "--torrent", out, "--piece", "32768")
+	args := []string{"testdata/lt.py", "--make", dir, "--torrent", out, "--piece", "131072"}
+	if !hybrid {
+		args = append(args, "--v2")
+	}
+	output(t, patience, python, args...)
 	b, err := os.ReadFile(out)
 	if err != nil {
 		t.Fatal(err)
@@ -135,8 +146,8 @@ func hybridLibrary(t testing.TB) *payload {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !meta.Info.V1 || !meta.Info.V2 {
-		t.Fatal("libtorrent made no hybrid torrent")
+	if meta.Info.V1 != hybrid || !meta.Info.V2 {
+		t.Fatalf("libtorrent made a torrent of v1 %v, v2 %v", meta.Info.V1, meta.Info.V2)
 	}
 	return &payload{dir: dir, torrent: out, meta: meta, pieces: meta.Info.PieceLength}
 }

@@ -123,6 +123,8 @@ func compare(way, mounted, original string, part []string) error {
 		return sequential(mounted, want)
 	case "random":
 		return random(mounted, want, (300+all-1)/all, 64<<10, self)
+	case "once":
+		return random(mounted, want, 1, 64<<10, self)
 	case "small": // 1,000 of a page
 		return random(mounted, want, 1000, 4096, self)
 	case "mmap":

@@ -31,7 +31,7 @@ func NewSeed(cfg Config, meta *metainfo.Meta, path string) (_ *Seed, err error) 
 			s.close()
 		}
 	}()
-	if s.files, err = swarm.NewFiles(meta.Info, path); err != nil {
+	if s.files, err = swarm.NewFiles(meta, path); err != nil {
 		return nil, err
 	}
 	n, err := openNetwork(cfg)
@@ -68,7 +68,7 @@ func NewSeed(cfg Config, meta *metainfo.Meta, path string) (_ *Seed, err error) 
 	if err != nil {
 		return nil, err
 	}
-	s.torrent.Attach(meta.Info, s.files)
+	s.torrent.Attach(meta, s.files)
 	return s, nil
 }
 

@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -40,15 +41,47 @@ func TestReadFromLibtorrent(t *testing.T) {
 	}
 }
 
-func TestReadFromLibtorrentHybrid(t *testing.T) {
-	lib := hybridLibrary(t)
-	l := startLibtorrent(t, "--torrent", lib.torrent, "--save", lib.parent(), "--seed")
-	m := mount(t, append(peers(l.addr()), lib.torrent)...)
-	readAll(t, m, lib)
-	if pads, _ := filepath.Glob(m.path("library", ".pad*")); len(pads) > 0 {
-		t.Errorf("pad files are shown: %v", pads)
+// BEP 52: v2 alone and hybrids, from a .torrent and from a magnet, from seeders that
+// have hashed their data and give the hashes of its blocks, and from those that have
+// not. A block is a unit then: little more comes than is read.
+func TestReadFromLibtorrentV2(t *testing.T) {
+	for _, hybrid := range []bool{false, true} {
+		lib := treeLibrary(t, hybrid)
+		for _, hashed := range []bool{true, false} {
+			for _, source := range []string{lib.torrent, lib.magnet()} {
+				kind := "torrent"
+				if source != lib.torrent {
+					kind = "magnet"
+				}
+				t.Run(fmt.Sprintf("hybrid=%v/hashed=%v/%s", hybrid, hashed, kind), func(t *testing.T) {
+					args := []string{"--torrent", lib.torrent, "--save", lib.parent()}
+					if !hashed {
+						args = append(args, "--seed")
+					}
+					l := startLibtorrent(t, args...)
+					l.await(`"state": "seeding"`)
+					m := mount(t, append(peers(l.addr()), source)...)
+					eventually(t, patience, "the metadata", func() bool { return m.torrent(t).Files > 0 })
+					same(t, "once", m.path("library", "random"), lib.file("random"))
+					s := m.torrent(t)
+					most := int64(5 * 16 << 10)
+					if !hashed || hybrid && kind == "magnet" {
+						most = 2 * lib.pieces // without the hashes of blocks, pieces are what is verified
+					}
+					if s.Present > most {
+						t.Errorf("one read of 64 KiB brought %d bytes, want %d at most", s.Present, most)
+					}
+					if kind == "torrent" && hashed {
+						readAll(t, m, lib)
+					}
+					sameTree(t, m.path("library"), lib.dir)
+					if s := m.torrent(t); s.Corrupt != 0 || s.Banned != 0 {
+						t.Errorf("corrupt %d, banned %d", s.Corrupt, s.Banned)
+					}
+				})
+			}
+		}
 	}
-	sameTree(t, m.path("library"), lib.dir)
 }
 
 func TestReadFromTransmission(t *testing.T) {

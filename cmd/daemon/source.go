@@ -24,6 +24,7 @@ type found struct {
 	from     string // how to call it in messages
 	meta     *metainfo.Meta
 	hash     metainfo.InfoHash // if there is no meta
+	hashV2   [32]byte          // of a magnet that has it
 	name     string
 	trackers []string
 	peers    []netip.AddrPort
@@ -95,10 +96,7 @@ func fromMagnet(s string) (found, error) {
 	if err != nil {
 		return found{}, fmt.Errorf("%w; check that the link is whole, and quote it in a shell", err)
 	}
-	if !m.HasV1 {
-		return found{}, errV2Only
-	}
-	f := found{hash: m.Hash, name: m.Name, trackers: m.Trackers}
+	f := found{hash: m.Hash, hashV2: m.HashV2, name: m.Name, trackers: m.Trackers}
 	for _, p := range m.Peers {
 		if a, err := netip.ParseAddrPort(p); err == nil {
 			f.peers = append(f.peers, a)

@@ -79,7 +79,7 @@ func (d *Daemon) torrentStatus(ctx context.Context, t *torrent) TorrentStatus {
 	}
 	if c := t.content.Load(); c != nil {
 		s.Size, s.Files = c.meta.Info.Length, c.tree.Files()
-		s.PieceLength, s.Pieces = c.meta.Info.PieceLength, c.object.Units()
+		s.PieceLength, s.Pieces = c.meta.Info.PieceLength, c.meta.Info.NumPieces()
 		s.Present, _ = t.Present(-1)
 	}
 	return s

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/sha1"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -49,8 +48,8 @@ func (t *torrent) ready() bool { return t.content.Load() != nil }
 func (t *torrent) prepare(meta *metainfo.Meta) (*content, error) {
 	info := meta.Info
 	layout := cache.Layout{
-		Key: cache.Key("ih-" + t.hash.String()), Unit: info.PieceLength, Size: info.Length,
-		Verify: func(u int, p []byte) bool { return sha1.Sum(p) == info.PieceHash(u) },
+		Key: cache.Key("ih-" + t.hash.String()), Unit: swarm.UnitLength(meta), Size: info.Length,
+		Tag: swarm.TagSize(meta), Verify: swarm.Verify(meta),
 	}
 	specs := make([]tree.Spec, 0, len(info.Files))
 	for i, f := range info.Files {
@@ -59,6 +58,9 @@ func (t *torrent) prepare(meta *metainfo.Meta) (*content, error) {
 			continue
 		case f.Symlink == nil:
 			layout.Files = append(layout.Files, extent.Extent{Off: f.Offset, Len: f.Length})
+			if meta.ByTree() { // else a root is a claim that nobody checks
+				layout.Content = append(layout.Content, f.Root)
+			}
 		}
 		s := tree.Spec{Path: f.Path, Size: f.Length, Exec: f.Exec, Symlink: f.Symlink, Tag: i}
 		if info.Single {
@@ -84,18 +86,15 @@ func (t *torrent) mount(meta *metainfo.Meta) error {
 	if t.handle, err = t.daemon.catalog.Add(meta.Info.Name, t); err != nil {
 		return err
 	}
-	t.swarm.Attach(meta.Info, c.object)
+	t.swarm.Attach(meta, c.object)
 	return nil
 }
 
 // gotInfo is called by the swarm when a magnet's metadata has come.
 func (t *torrent) gotInfo(info *metainfo.Info, err error) {
-	if err == nil && !info.V1 {
-		err = errV2Only
-	}
 	if err == nil {
-		meta := t.daemon.firstSeen(&metainfo.Meta{Info: info})
-		t.daemon.saveState(meta)
+		meta := t.daemon.firstSeen(t.hash, &metainfo.Meta{Info: info})
+		t.daemon.saveState(t.hash, meta)
 		err = t.turnReal(meta)
 	}
 	if err != nil {
@@ -111,7 +110,7 @@ func (t *torrent) turnReal(meta *metainfo.Meta) error {
 		return err
 	}
 	t.content.Store(c)
-	t.swarm.Attach(meta.Info, c.object)
+	t.swarm.Attach(meta, c.object)
 	return t.daemon.catalog.Replace(t.handle, meta.Info.Name, t)
 }
 
@@ -229,7 +228,7 @@ func (d *Daemon) loadState(h metainfo.InfoHash) *metainfo.Meta {
 		return nil
 	}
 	m, err := metainfo.Parse(b)
-	if err != nil || m.Info.Hash != h {
+	if err != nil || m.Info.Hash != h && (!m.Info.V2 || m.Info.Short() != h) {
 		d.log.Warn("kept metadata is not usable, fetched again", "torrent", h, "err", err)
 		return nil
 	}
@@ -237,8 +236,8 @@ func (d *Daemon) loadState(h metainfo.InfoHash) *metainfo.Meta {
 }
 
 // saveState keeps metadata, replacing the file in one step.
-func (d *Daemon) saveState(m *metainfo.Meta) {
-	path := d.statePath(m.Info.Hash)
+func (d *Daemon) saveState(h metainfo.InfoHash, m *metainfo.Meta) {
+	path := d.statePath(h)
 	err := os.WriteFile(path+".tmp", m.Encode(), 0o600)
 	if err == nil {
 		err = os.Rename(path+".tmp", path)
@@ -250,16 +249,16 @@ func (d *Daemon) saveState(m *metainfo.Meta) {
 
 // firstSeen gives a torrent without a creation date the time at which it was seen
 // first, which must be the same after a restart.
-func (d *Daemon) firstSeen(m *metainfo.Meta) *metainfo.Meta {
+func (d *Daemon) firstSeen(h metainfo.InfoHash, m *metainfo.Meta) *metainfo.Meta {
 	if !m.Created.IsZero() {
 		return m
 	}
 	dated := *m
-	if old := d.loadState(m.Info.Hash); old != nil && !old.Created.IsZero() {
+	if old := d.loadState(h); old != nil && !old.Created.IsZero() {
 		dated.Created = old.Created
 		return &dated
 	}
 	dated.Created = time.Now().Truncate(time.Second)
-	d.saveState(&dated)
+	d.saveState(h, &dated)
 	return &dated
 }

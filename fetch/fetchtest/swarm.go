@@ -60,7 +60,7 @@ func New(t testing.TB, truth []byte, unit int64, limit int64, peers ...Peer) (s 
 	size := int64(len(truth))
 	o, err := store.Object(cache.Layout{
 		Key: "fake", Unit: unit, Size: size, Files: []extent.Extent{{Len: size}},
-		Verify: func(u int, p []byte) bool {
+		Verify: func(u int, p, _ []byte) bool {
 			e := extent.Unit(int64(u), unit, size)
 			return string(p) == string(truth[e.Off:e.End()])
 		},
@@ -176,7 +176,7 @@ func (s *Swarm) serve(ctx context.Context, p Peer) {
 			return
 		}
 		if !p.Lies && s.Object.Begin(u) == nil && s.Object.WriteAt(s.Truth[e.Off:e.End()], e.Off) == nil {
-			s.Object.Commit(u)
+			s.Object.Commit(u, nil)
 		}
 		s.mu.Lock()
 		delete(s.busy, u)

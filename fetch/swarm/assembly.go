@@ -9,7 +9,23 @@ import (
 	"github.com/btmount/btmount/fetch/swarm/wire"
 )
 
-// assembly is one piece on its way. Blocks are written to the store and hashed as
+// assembly is one unit on its way. All methods are safe for concurrent use.
+type assembly interface {
+	number() int // of the unit
+	bytes() int
+	// accept takes a block. data is valid during the call only.
+	accept(b int, data []byte, from *conn) (outcome, error)
+	// stop ends the assembly: when it returns nobody writes any more. It reports
+	// whether the unit had been committed.
+	stop() (committed bool)
+	// purge forgets the unproven blocks that peer brought and returns them.
+	purge(peer *conn) (blocks []int)
+	// here reports whether block b has arrived.
+	here(b int) bool
+	evidence() evidence
+}
+
+// pieceAssembly is one piece on its way, where v1 piece hashes rule. Blocks are written to the store and hashed as
 // they arrive, by the goroutine of the peer that brought them, while they are warm
 // in its processor's cache; only blocks that overtake others are copied. The disk is
 // not read again.
@@ -17,7 +33,7 @@ import (
 // A block is claimed under the lock before it is written, so two copies of it never
 // write at once, and nothing writes after the piece is done: a duplicate can not
 // spoil what was verified.
-type assembly struct {
+type pieceAssembly struct {
 	index int
 	size  int
 	off   int64 // of the piece in the torrent
@@ -56,14 +72,15 @@ const (
 	complete          // the last block, and the piece is good
 	corrupt           // the last block, and the piece is bad
 	failed            // the store did not take it
+	lie               // proven to be wrong
 )
 
 // fingerprint is a seed of this process: nobody can aim at a collision.
 var fingerprint = maphash.MakeSeed()
 
-func newAssembly(index, size int, off int64, want [sha1.Size]byte, store Store) *assembly {
+func newPieceAssembly(index, size int, off int64, want [sha1.Size]byte, store Store) *pieceAssembly {
 	n := (size + wire.BlockSize - 1) / wire.BlockSize
-	a := &assembly{
+	a := &pieceAssembly{
 		index: index, size: size, off: off, want: want, store: store, hash: sha1.New(),
 		state: make([]blockState, n), early: make([][]byte, n), from: make([]*conn, n), sums: make([]uint64, n),
 	}
@@ -71,8 +88,10 @@ func newAssembly(index, size int, off int64, want [sha1.Size]byte, store Store) 
 	return a
 }
 
-// accept takes a block. data is valid during the call only.
-func (a *assembly) accept(b int, data []byte, from *conn) (outcome, error) {
+func (a *pieceAssembly) number() int { return a.index }
+func (a *pieceAssembly) bytes() int  { return a.size }
+
+func (a *pieceAssembly) accept(b int, data []byte, from *conn) (outcome, error) {
 	a.mu.Lock()
 	if a.done || a.state[b] != blockFree || from.barred.Load() {
 		a.mu.Unlock()
@@ -108,7 +127,7 @@ func (a *assembly) accept(b int, data []byte, from *conn) (outcome, error) {
 
 // advanceLocked hashes every block in order that is there. The lock is let go
 // while hashing; a.hashing keeps others out of it.
-func (a *assembly) advanceLocked(b int, data []byte) (outcome, error) {
+func (a *pieceAssembly) advanceLocked(b int, data []byte) (outcome, error) {
 	a.hashing = true
 	defer func() { a.hashing = false }()
 	for {
@@ -146,7 +165,7 @@ func (a *assembly) advanceLocked(b int, data []byte) (outcome, error) {
 
 // finishLocked compares the hash. A good piece is committed here, under the lock,
 // so that stop can tell for certain whether it was.
-func (a *assembly) finishLocked() outcome {
+func (a *pieceAssembly) finishLocked() outcome {
 	if a.done {
 		return stored // stopped meanwhile: nobody waits for the outcome
 	}
@@ -155,19 +174,17 @@ func (a *assembly) finishLocked() outcome {
 		return corrupt
 	}
 	a.good = true
-	a.store.Commit(a.index)
+	a.store.Commit(a.index, nil)
 	return complete
 }
 
-func (a *assembly) leaveLocked() {
+func (a *pieceAssembly) leaveLocked() {
 	if a.writing--; a.writing == 0 {
 		a.quiet.Broadcast()
 	}
 }
 
-// stop ends the assembly: when it returns nobody writes any more. It reports
-// whether the piece had been committed.
-func (a *assembly) stop() (committed bool) {
+func (a *pieceAssembly) stop() (committed bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.done = true
@@ -177,8 +194,7 @@ func (a *assembly) stop() (committed bool) {
 	return a.good
 }
 
-// purge forgets the blocks that peer brought and returns them.
-func (a *assembly) purge(peer *conn) (blocks []int) {
+func (a *pieceAssembly) purge(peer *conn) (blocks []int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.done {
@@ -198,8 +214,7 @@ func (a *assembly) purge(peer *conn) (blocks []int) {
 	return blocks
 }
 
-// here reports whether block b has arrived.
-func (a *assembly) here(b int) bool {
+func (a *pieceAssembly) here(b int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.state[b] == blockWritten
@@ -211,7 +226,7 @@ type evidence struct {
 	sums []uint64
 }
 
-func (a *assembly) evidence() evidence {
+func (a *pieceAssembly) evidence() evidence {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return evidence{from: a.from, sums: a.sums}

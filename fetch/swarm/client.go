@@ -127,21 +127,34 @@ func (c *Client) Addr() netip.AddrPort {
 // info-hash is refused.
 func (c *Client) Add(cfg TorrentConfig) (*Torrent, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.torrents[cfg.Hash] != nil {
+		c.mu.Unlock()
 		return nil, fmt.Errorf("torrent %s: already added", cfg.Hash)
 	}
 	t := newTorrent(c, cfg)
 	c.torrents[cfg.Hash] = t
+	c.mu.Unlock()
+	t.findByV2()
 	return t, nil
+}
+
+// alias lets peers find a torrent under its v2 hash too, unless another has it.
+func (c *Client) alias(t *Torrent, h metainfo.InfoHash) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.torrents[h] == nil {
+		c.torrents[h] = t
+	}
 }
 
 // Remove makes the client forget a torrent whose Run has ended.
 func (c *Client) Remove(t *Torrent) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.torrents[t.hash] == t {
-		delete(c.torrents, t.hash)
+	for h, other := range c.torrents {
+		if other == t {
+			delete(c.torrents, h)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	pp "github.com/anacrolix/torrent/peer_protocol"
@@ -50,9 +51,12 @@ type conn struct {
 	muteWait   time.Duration
 	nudged     bool                   // asked for one more since it paused
 	cancelled  map[blockKey]time.Time // taken back and not yet answered; sizes are 0
+	allow      map[int]bool           // BEP 6 allowed fast pieces
 	theirs     map[string]byte        // their extension ids
 	version    string
 	closed     bool
+
+	hash hashPeer // owned by the torrent
 
 	metadataSize int64
 	metadataBad  bool
@@ -74,7 +78,8 @@ type conn struct {
 	err     error                 // why it ended
 }
 
-// blockKey names a block: 16 KiB aligned for what we ask, any range for what is asked of us.
+// blockKey names bytes of a piece as peers do: blocks for what we ask, any range for
+// what is asked of us. The keys of cancelled have units in place of pieces.
 type blockKey struct{ piece, begin, size int }
 
 const (
@@ -134,9 +139,9 @@ func (c *conn) request(asks []picker.Request) {
 	b := make([]byte, 0, 17*len(asks))
 	c.mu.Lock()
 	for _, r := range asks {
-		begin := r.Block * wire.BlockSize
-		c.asked[blockKey{r.Piece, begin, r.Size}] = struct{}{}
-		b = wire.AppendRange(b, pp.Request, r.Piece, begin, r.Size)
+		piece, begin := c.t.grid.wire(r.Piece, r.Block)
+		c.asked[blockKey{piece, begin, r.Size}] = struct{}{}
+		b = wire.AppendRange(b, pp.Request, piece, begin, r.Size)
 	}
 	c.mu.Unlock()
 	c.write(b)
@@ -144,14 +149,15 @@ func (c *conn) request(asks []picker.Request) {
 
 // cancel takes requests back. The blocks stay "asked": most come all the same. With
 // BEP 6 the others should be rejected; Transmission says nothing (see expire).
-func (c *conn) cancel(piece int, size func(int) int, blocks ...int) {
+func (c *conn) cancel(unit int, size func(int) int, blocks ...int) {
 	var b []byte
 	if c.cancelled == nil || len(c.cancelled) > 4096 {
 		c.cancelled = map[blockKey]time.Time{}
 	}
 	for _, bl := range blocks {
-		c.cancelled[blockKey{piece: piece, begin: bl * wire.BlockSize}] = c.t.clock
-		b = wire.AppendRange(b, pp.Cancel, piece, bl*wire.BlockSize, size(bl))
+		c.cancelled[blockKey{piece: unit, begin: bl * wire.BlockSize}] = c.t.clock
+		piece, begin := c.t.grid.wire(unit, bl)
+		b = wire.AppendRange(b, pp.Cancel, piece, begin, size(bl))
 	}
 	c.write(b)
 }
@@ -160,6 +166,12 @@ func (c *conn) cancel(piece int, size func(int) int, blocks ...int) {
 func (c *conn) has(piece int) bool {
 	return c.haveAll || piece/8 < len(c.field) && c.field[piece/8]&(0x80>>(piece%8)) != 0
 }
+
+// hasUnit reports whether the peer has the piece of a unit.
+func (c *conn) hasUnit(u int) bool { return c.has(c.t.grid.piece(u)) }
+
+// allowed reports whether the peer serves a unit while it chokes us.
+func (c *conn) allowed(u int) bool { return c.allow[c.t.grid.piece(u)] }
 
 // setHave notes a piece; bounded by what a bitfield may hold.
 func (c *conn) setHave(piece int) error {
@@ -178,7 +190,7 @@ func (c *conn) setHave(piece int) error {
 
 // arrival is one block that came, for the torrent's goroutine.
 type arrival struct {
-	piece, block, size int
+	piece, block, size int // piece is the unit
 	at                 time.Time
 	what               outcome
 	err                error
@@ -230,6 +242,16 @@ func (c *conn) read(ctx context.Context) error {
 	}
 }
 
+// ackSoon has the kernel acknowledge the answer to a request when we have read its
+// beginning. Otherwise it waits for up to 40 ms for something to send along, and
+// libtorrent's kernel meanwhile holds back the end of a block (see push.go): a file of
+// one block took 44 ms on loopback. Each request that is sent undoes it.
+func ackSoon(raw syscall.RawConn) {
+	if raw != nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1) })
+	}
+}
+
 // block stores and hashes a block that came; ok=false: it was not asked for.
 func (c *conn) block(m *wire.Message) (a arrival, ok bool) {
 	key := blockKey{int(m.Index), int(m.Begin), len(m.Payload)}
@@ -242,9 +264,13 @@ func (c *conn) block(m *wire.Message) (a arrival, ok bool) {
 		c.wasted.Add(int64(key.size))
 		return a, false
 	}
-	a = arrival{piece: key.piece, block: key.begin / wire.BlockSize, size: key.size, what: duplicate}
+	unit, block, ok := c.t.served.Load().grid.block(key.piece, key.begin)
+	if !ok {
+		return a, false // can not be: it was asked for
+	}
+	a = arrival{piece: unit, block: block, size: key.size, what: duplicate}
 	c.down.Add(int64(key.size))
-	if as := c.t.flying.find(key.piece); as != nil {
+	if as := c.t.flying.find(unit); as != nil {
 		a.what, a.err = as.accept(a.block, m.Payload, c)
 	}
 	if a.what == duplicate {
@@ -288,6 +314,10 @@ func (c *conn) writer(ctx context.Context) error {
 	idle := time.NewTimer(keepalive)
 	defer idle.Stop()
 	var buf []byte
+	var raw syscall.RawConn
+	if t, ok := c.net.(syscall.Conn); ok {
+		raw, _ = t.SyscallConn()
+	}
 	for {
 		c.mu.Lock()
 		out := c.out
@@ -316,6 +346,7 @@ func (c *conn) writer(ctx context.Context) error {
 			if _, err := c.rw.Write(out); err != nil {
 				return err
 			}
+			ackSoon(raw)
 		}
 		if up.size > 0 {
 			var err error

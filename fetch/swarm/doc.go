@@ -12,8 +12,9 @@
 //
 // # Terms
 //
-// A piece is the unit with a hash. A block is 16 KiB of it, the unit of a request. A
-// want is one Fetch call. A conn is one connection to a peer. Outstanding is what was
+// A piece is what peers say they have, and what has a hash in v1. A unit is what is
+// asked for, verified and committed as a whole: a piece where v1 hashes rule, as small
+// as a block where the v2 tree does. A block is 16 KiB, the unit of a request. A want is one Fetch call. A conn is one connection to a peer. Outstanding is what was
 // asked of a peer and has not come.
 //
 // # Parts
@@ -25,7 +26,11 @@
 //	pipeline    what one peer will do: rate, round trip, how much to ask   (pure)
 //	picker      which block to ask of whom, and which of two               (pure)
 //	choker      whom to serve                                              (pure)
-//	assembly.go one piece on its way: stored and hashed as blocks come
+//	merkle      the hash trees of BEP 52                                   (pure)
+//	units.go    units, and what peers call them
+//	assembly.go one piece on its way: stored and hashed as blocks come; unit.go: one
+//	            unit of a v2 torrent
+//	hashes.go   asking for the hashes of units; hashserver.go: answering others
 //	torrent.go  one swarm: wants, and the goroutine that owns them
 //	fill.go     asking; handle.go: messages; judge.go: who lied
 //	pool.go     peers known and dialled; conn.go, upload.go: one connection
@@ -42,6 +47,25 @@
 // that waits for it wakes without another hop. Then Run hears of it, keeps the books
 // and asks for more.
 //
+// # BitTorrent v2
+//
+// Where the v2 tree rules (metainfo.Meta.ByTree) every block has a hash, so that a seek
+// pays for the blocks that it reads, and a wrong block names who sent it. The hashes
+// are not in the metadata: they are asked of peers beside the blocks (hashes.go). The
+// store keeps the node of each unit as its tag, to verify the unit after a crash
+// without any peer.
+//
+// Rejected: units of a piece with the blocks served early from inside of them, which
+// would leave the cache, the journal and eviction with two sizes of what is verified;
+// here only the words on the wire are translated (units.go). Units larger than a block,
+// for fewer flights: a read of 64 KiB at any page would bring up to twice as much, and
+// sequential reading gained nothing that could be measured. Asking for hashes of all
+// the file ahead of its blocks: no read was sooner.
+//
+// A hybrid's two halves can hash different bytes. One half rules, always the same (see
+// metainfo), so what a reader sees never depends on which peers it met. If what came
+// of a piece matches v1 and not v2, that is told, and nobody is banned for it.
+//
 // # What is lost where
 //
 //   - A cancelled request mostly still comes (97 % from libtorrent with short
@@ -56,7 +80,9 @@
 //     or two round trips more. Keeping connections warm with useless requests was
 //     rejected: it costs 1.3 MB/s.
 //   - A piece that does not match its hash is fetched again from one peer alone, which
-//     settles who lied (judge.go). No one is banned on suspicion.
+//     settles who lied (judge.go). No one is banned on suspicion. With the hashes of
+//     blocks it costs one block.
+//   - Where nobody has hashes of blocks to give, a v2 seek brings its piece, as in v1.
 //
 // # Goroutines and locks
 //

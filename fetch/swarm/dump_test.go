@@ -16,7 +16,12 @@ func dump(t *testing.T, tr *Torrent) {
 			if w != nil {
 				t.Logf("  left %d only %p", w.Left(), w.Only)
 			}
-			if a != nil {
+			if a, ok := a.(*unitAssembly); ok {
+				a.mu.Lock()
+				t.Logf("  state %v proven %v missing %d done %v good %v writing %d", a.state, a.leaves != nil, a.missing, a.done, a.good, a.writing)
+				a.mu.Unlock()
+			}
+			if a, ok := a.(*pieceAssembly); ok {
 				a.mu.Lock()
 				t.Logf("  state %v next %d hashing %v done %v good %v writing %d", a.state, a.next, a.hashing, a.done, a.good, a.writing)
 				a.mu.Unlock()

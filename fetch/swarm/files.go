@@ -15,7 +15,7 @@ import (
 // Files is a Store of complete files where they lie: for who seeds. Nothing is ever
 // written to them.
 type Files struct {
-	info  *metainfo.Info
+	units int
 	root  string
 	parts []filePart
 
@@ -36,8 +36,9 @@ var errReadOnly = errors.New("files that are seeded are never written")
 
 // NewFiles returns the Store of a torrent whose files lie at path, complete: the
 // file itself, or the directory. Sizes are checked, contents are believed.
-func NewFiles(info *metainfo.Info, path string) (*Files, error) {
-	f := &Files{info: info, root: path, open: map[int]*os.File{}}
+func NewFiles(meta *metainfo.Meta, path string) (*Files, error) {
+	info := meta.Info
+	f := &Files{units: newGrid(meta).units(), root: path, open: map[int]*os.File{}}
 	for _, file := range info.Files {
 		if file.Pad || file.Length == 0 || file.Symlink != nil {
 			continue
@@ -64,7 +65,7 @@ func (f *Files) Begin(int) error                  { return errReadOnly }
 func (f *Files) Abandon(int)                      {}
 func (f *Files) WriteAt([]byte, int64) error      { return errReadOnly }
 func (f *Files) ReadBack(p []byte, o int64) error { return f.ReadPresent(p, o) }
-func (f *Files) Commit(int)                       {}
+func (f *Files) Commit(int, []byte)               {}
 func (f *Files) Fail(int, error)                  {}
 
 // Has implements Store: everything is there.
@@ -75,8 +76,8 @@ func (f *Files) Known(int) bool { return true }
 
 // Each implements Store.
 func (f *Files) Each(each func(int)) {
-	for p := range f.info.NumPieces() {
-		each(p)
+	for u := range f.units {
+		each(u)
 	}
 }
 

@@ -75,7 +75,7 @@ func (t *Torrent) refill(c *conn) {
 // fill keeps limit blocks on the way from c, if at least so many are missing.
 func (t *Torrent) fill(c *conn, s *picker.Swarm, limit, least int) {
 	room := limit - c.view.Pipe.Outstanding()/wire.BlockSize
-	if room < least || c.view.Mute || c.view.Choked && len(c.view.Allow) == 0 {
+	if room < least || c.view.Mute || c.view.Choked && c.view.Allow == nil {
 		return
 	}
 	asks := t.picks.Next(&c.view, s, room)
@@ -85,7 +85,7 @@ func (t *Torrent) fill(c *conn, s *picker.Swarm, limit, least int) {
 	t.send(c, asks)
 }
 
-// send makes sure that the pieces have a place and sends the requests.
+// send makes sure that the units have a place and sends the requests.
 func (t *Torrent) send(c *conn, asks []picker.Request) {
 	good := asks[:0]
 	for _, r := range asks {
@@ -96,7 +96,7 @@ func (t *Torrent) send(c *conn, asks []picker.Request) {
 	c.request(good)
 }
 
-// begin makes room for a piece; if there is none its wants fail.
+// begin makes room for a unit; if there is none its wants fail.
 func (t *Torrent) begin(p int) bool {
 	if t.flying.find(p) != nil {
 		return true
@@ -108,11 +108,16 @@ func (t *Torrent) begin(p int) bool {
 		t.fail(p, err)
 		return false
 	}
-	t.flying.put(newAssembly(p, int(t.info.PieceSize(p)), int64(p)*t.info.PieceLength, t.info.PieceHash(p), t.store))
+	if t.hashes == nil {
+		t.flying.put(newPieceAssembly(p, t.grid.size(p), int64(p)*t.grid.unit, t.info.PieceHash(p), t.store))
+		return true
+	}
+	t.hashes.need(p) // forgotten, perhaps, since it was wanted
+	t.flying.put(newUnitAssembly(p, t.grid, t.store, t.hashes.leaves(p)))
 	return true
 }
 
-// fail ends the wants of a piece with an error and forgets it.
+// fail ends the wants of a unit with an error and forgets it.
 func (t *Torrent) fail(p int, err error) {
 	for c, blocks := range t.owners(t.picks.Unwant(p)) {
 		for _, b := range blocks {
@@ -159,10 +164,17 @@ func (t *Torrent) arrived(c *conn, batch []arrival) {
 			c.view.Pipe.Arrived(a.at, r.Sent, r.Due, a.size)
 		}
 		c.view.Mute, c.muteWait, c.nudged = false, 0, false
-		if a.what == stored && c.barred.Load() {
-			continue // taken out again by purge
+		if as := t.flying.find(a.piece); a.what == stored && (as == nil || !as.here(a.block)) {
+			// Taken out again by purge, or with the whole piece, or proven and landed.
+			t.picks.Lost(a.piece, a.block, &c.view)
+			continue
 		}
 		switch a.what {
+		case lie:
+			t.picks.Lost(a.piece, a.block, &c.view)
+			t.tossed.Add(int64(a.size))
+			t.lied(c, a.piece)
+			continue
 		case duplicate:
 			t.picks.Lost(a.piece, a.block, &c.view)
 			if as := t.flying.find(a.piece); as != nil && as.here(a.block) {
@@ -181,9 +193,13 @@ func (t *Torrent) arrived(c *conn, batch []arrival) {
 		}
 		switch a.what {
 		case complete:
-			t.landed(c, a)
+			t.landed(a.piece)
 		case corrupt:
 			t.spoiled(a.piece)
+		default:
+			if t.hashes != nil {
+				t.hashes.tryWhole(a.piece)
+			}
 		}
 	}
 	if !c.closed {
@@ -200,31 +216,41 @@ func (t *Torrent) connOf(v *picker.Peer) *conn {
 	return nil
 }
 
-// landed handles a piece that is verified and committed.
-func (t *Torrent) landed(c *conn, a arrival) {
-	as := t.flying.find(a.piece)
+// landed handles a unit that is verified and committed.
+func (t *Torrent) landed(u int) {
+	as := t.flying.find(u)
 	if as == nil {
 		return
 	}
-	t.flying.drop(a.piece)
-	t.picks.Unwant(a.piece)
-	size := t.info.PieceSize(a.piece)
+	t.flying.drop(u)
+	for c, blocks := range t.owners(t.picks.Unwant(u)) { // asked twice, and proven since
+		c.cancel(u, func(b int) int { return t.grid.blockSize(u, b) }, blocks...)
+	}
+	size, piece := int64(t.grid.size(u)), t.grid.piece(u)
 	t.fetched.Add(size)
 	t.left.Add(-size)
-	t.note(a.piece, as.evidence())
-	if f := t.failures[a.piece]; f != nil {
+	t.note(piece, as.evidence())
+	if f := t.failures[piece]; f != nil && t.hashes == nil {
 		t.judge(f, as.evidence())
-		delete(t.failures, a.piece)
+		delete(t.failures, piece)
+	} else if f != nil && len(f.evidence) == 0 {
+		delete(t.failures, piece)
 	}
-	ws := t.wants[a.piece]
-	delete(t.wants, a.piece)
+	ws := t.wants[u]
+	delete(t.wants, u)
 	for _, w := range ws {
 		if w.missing--; w.missing == 0 {
 			w.finish(nil)
 		}
 	}
+	if t.hashes != nil {
+		t.hashes.unwanted(u)
+	}
+	if !t.grid.all(u, t.store.Has) {
+		return
+	}
 	for o := range t.conns {
-		t.announceTo(o, a.piece)
+		t.announceTo(o, piece)
 		t.interest(o)
 	}
 }
@@ -381,8 +407,9 @@ func (c *conn) again() {
 	for i := range c.view.Asked {
 		r := &c.view.Asked[i]
 		r.Sent = c.t.clock
-		b = wire.AppendRange(b, pp.Cancel, r.Piece, r.Block*wire.BlockSize, r.Size)
-		b = wire.AppendRange(b, pp.Request, r.Piece, r.Block*wire.BlockSize, r.Size)
+		piece, begin := c.t.grid.wire(r.Piece, r.Block)
+		b = wire.AppendRange(b, pp.Cancel, piece, begin, r.Size)
+		b = wire.AppendRange(b, pp.Request, piece, begin, r.Size)
 	}
 	c.write(b)
 }

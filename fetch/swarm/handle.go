@@ -26,7 +26,7 @@ func (t *Torrent) join(c *conn) error {
 	}
 	t.counter++
 	c.view.Order, c.serve.Key = t.counter, t.counter
-	c.view.Has, c.view.Choked, c.view.Allow = c.has, true, map[int]bool{}
+	c.view.Has, c.view.Choked, c.allow = c.hasUnit, true, map[int]bool{}
 	c.view.Pipe.Trip(rtt(c.net))
 	c.joined, c.serve.Since = t.clock, t.clock
 	t.conns[c] = struct{}{}
@@ -44,9 +44,10 @@ var (
 // greet sends the messages that come first.
 func (t *Torrent) greet(c *conn) {
 	have, n := 0, 0
+	var pieces []bool
 	if t.store != nil && !t.client.cfg.NoUpload {
 		n = t.info.NumPieces()
-		t.store.Each(func(int) { have++ })
+		pieces, have = t.grid.pieces(t.store)
 	}
 	switch {
 	case c.fast && have == 0:
@@ -54,7 +55,7 @@ func (t *Torrent) greet(c *conn) {
 	case c.fast && have == n:
 		c.write(wire.AppendFlag(nil, pp.HaveAll))
 	case have > 0:
-		c.write(wire.AppendBitfield(nil, n, t.store.Has))
+		c.write(wire.AppendBitfield(nil, n, func(p int) bool { return pieces[p] }))
 	}
 	if c.theirs != nil {
 		t.sendExtended(c)
@@ -75,6 +76,10 @@ func (t *Torrent) part(c *conn) {
 	t.wasted.Add(c.wasted.Load())
 	t.keep(c)
 	t.replaceOnly(c)
+	if t.hashes != nil {
+		t.hashes.part(c)
+		t.fresh = true
+	}
 	for _, e := range t.extensions {
 		if c.theirs[e.name()] != 0 {
 			e.detach(c)
@@ -84,8 +89,8 @@ func (t *Torrent) part(c *conn) {
 	t.countSources()
 	if len(t.failures) > 0 {
 		for p, f := range t.failures {
-			if t.picks.Find(p) != nil && t.hopeless(p, f) {
-				t.fail(p, &CorruptError{t.hash, p})
+			if t.hopeless(p, f) {
+				t.failPiece(p, &CorruptError{Hash: t.hash, Piece: p})
 			}
 		}
 	}
@@ -119,13 +124,16 @@ func (t *Torrent) handle(c *conn, m *wire.Message) error {
 	case pp.HaveNone:
 		c.haveAll, c.field = false, nil
 	case pp.AllowedFast:
-		if len(c.view.Allow) < 64 {
-			c.view.Allow[int(m.Index)] = true
+		if len(c.allow) < 64 {
+			c.allow[int(m.Index)] = true
+			c.view.Allow = c.allowed
 		}
 	case pp.Reject:
 		t.rejected(c, int(m.Index), int(m.Begin))
 	case pp.Extended:
 		return t.extended(c, m)
+	case pp.HashRequest, pp.Hashes, pp.HashReject:
+		return t.hashMessage(c, m)
 	case pp.Port:
 		t.client.addNode(c.addr, m.Payload)
 	}
@@ -150,8 +158,14 @@ func (t *Torrent) gotHave(c *conn, piece int) error {
 		return err
 	}
 	t.interest(c)
-	if t.picks.Find(piece) != nil {
-		t.refill(c)
+	if t.store == nil {
+		return nil
+	}
+	for u, last := t.grid.of(piece); u < last; u++ {
+		if t.picks.Find(u) != nil {
+			t.refill(c)
+			break
+		}
 	}
 	return nil
 }
@@ -216,11 +230,15 @@ func (t *Torrent) announceTo(c *conn, piece int) {
 }
 
 func (t *Torrent) rejected(c *conn, piece, begin int) {
-	if begin%wire.BlockSize != 0 {
+	if t.grid == nil {
 		return
 	}
-	t.release(c, piece, begin/wire.BlockSize)
-	key := blockKey{piece: piece, begin: begin}
+	unit, block, ok := t.grid.block(piece, begin)
+	if !ok {
+		return
+	}
+	t.release(c, unit, block)
+	key := blockKey{piece: unit, begin: block * wire.BlockSize}
 	_, cancelled := c.cancelled[key]
 	delete(c.cancelled, key)
 	// The answer to a cancel says nothing about what the peer would serve.
@@ -231,7 +249,7 @@ func (t *Torrent) rejected(c *conn, piece, begin int) {
 		if len(c.view.Refuse) > 256 {
 			clear(c.view.Refuse)
 		}
-		c.view.Refuse[piece] = t.clock.Add(refuseFor)
+		c.view.Refuse[unit] = t.clock.Add(refuseFor)
 	}
 	t.fillAll()
 }
@@ -273,6 +291,10 @@ func (t *Torrent) choose() {
 func (t *Torrent) tick() {
 	if t.store != nil && t.picks.Len() > 0 {
 		freed := t.watch()
+		if t.hashes != nil {
+			t.unpush()
+			t.hashes.ask()
+		}
 		t.hedge(picker.View(t.peers(), t.clock))
 		if freed {
 			t.fillAll()
@@ -282,6 +304,9 @@ func (t *Torrent) tick() {
 		return
 	}
 	t.measure(tickIdle)
+	if t.hashes != nil {
+		t.hashes.server.tick()
+	}
 	t.nextTick = t.clock.Add(tickIdle)
 	for _, e := range t.extensions {
 		e.tick()

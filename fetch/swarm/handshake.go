@@ -27,10 +27,16 @@ type handshake struct {
 	id   [20]byte
 }
 
-func (c *Client) ours(hash metainfo.InfoHash) []byte {
+// ours is our handshake for a torrent under one of its hashes. BEP 52 has a bit for who
+// connects to a hybrid by its v1 hash and would speak v2: the other side may answer
+// with the v2 hash then, and hash messages are spoken from there on.
+func (c *Client) ours(t *Torrent, hash metainfo.InfoHash) []byte {
 	bits := pp.NewPeerExtensionBytes(pp.ExtensionBitFast, pp.ExtensionBitLtep)
 	if c.cfg.DHT != nil {
 		bits.SetBit(pp.ExtensionBitDht, true)
+	}
+	if short := t.short.Load(); short != nil && *short != hash {
+		bits.SetBit(pp.ExtensionBitV2Upgrade, true)
 	}
 	b := append([]byte(pp.Protocol), bits[:]...)
 	b = append(b, hash[:]...)
@@ -91,18 +97,18 @@ func (c *Client) try(ctx context.Context, t *Torrent, addr netip.AddrPort, crypt
 	rw := io.ReadWriter(n)
 	if crypt {
 		var method mse.CryptoMethod
-		if rw, method, err = mse.InitiateHandshakeContext(ctx, n, t.hash[:], c.ours(t.hash), c.cfg.Encryption.provide()); err != nil {
+		if rw, method, err = mse.InitiateHandshakeContext(ctx, n, t.hash[:], c.ours(t, t.hash), c.cfg.Encryption.provide()); err != nil {
 			return nil, true, err
 		}
 		crypt = method == mse.CryptoMethodRC4
-	} else if _, err = n.Write(c.ours(t.hash)); err != nil {
+	} else if _, err = n.Write(c.ours(t, t.hash)); err != nil {
 		return nil, true, err
 	}
 	h, err := readHandshake(rw)
 	if err != nil {
 		return nil, true, err
 	}
-	if h.hash != t.hash {
+	if short := t.short.Load(); h.hash != t.hash && (short == nil || h.hash != *short) {
 		return nil, true, errors.New("handshake: answers for another torrent")
 	}
 	out, err = c.newConn(t, n, rw, h)
@@ -147,7 +153,10 @@ func (c *Client) receive(ctx context.Context, n net.Conn) (*conn, *Torrent, erro
 	if t == nil {
 		return nil, nil, fmt.Errorf("handshake: no such torrent %s", h.hash)
 	}
-	if _, err := stream.Write(c.ours(h.hash)); err != nil {
+	if short := t.short.Load(); short != nil && h.bits.GetBit(pp.ExtensionBitV2Upgrade) {
+		h.hash = *short
+	}
+	if _, err := stream.Write(c.ours(t, h.hash)); err != nil {
 		return nil, nil, err
 	}
 	conn, err := c.newConn(t, n, stream, h)
@@ -171,6 +180,7 @@ func (c *Client) newConn(t *Torrent, n net.Conn, rw io.ReadWriter, h handshake) 
 		t: t, net: n, rw: rw, addr: addr, id: h.id, fast: h.bits.SupportsFast(), choking: true,
 		kick: make(chan struct{}, 1), gone: make(chan struct{}), asked: map[blockKey]struct{}{},
 	}
+	conn.hash.name = h.hash
 	if h.bits.SupportsExtended() {
 		conn.theirs = map[string]byte{}
 	}

@@ -1,7 +1,9 @@
 package swarm
 
 import (
+	"crypto/sha1"
 	"fmt"
+	"time"
 
 	"github.com/btmount/btmount/fetch/swarm/wire"
 )
@@ -13,6 +15,9 @@ import (
 // of two certain ways: it fails, and that peer lied; or it succeeds, and comparing
 // the fingerprints of the blocks names whoever sent others before. No peer is
 // banned on suspicion, and a piece costs at most one mixed attempt.
+//
+// Where the v2 tree rules and its leaves are known, none of this is needed: a block
+// that differs from its leaf condemns who sent it, and is asked of another (lied).
 
 // maxFailures of one piece, beyond one for each banned peer: it can not be had.
 const maxFailures = 3
@@ -30,13 +35,9 @@ func (t *Torrent) spoiled(p int) {
 		return
 	}
 	t.flying.drop(p)
-	t.tossed.Add(int64(as.size))
+	t.tossed.Add(int64(as.bytes()))
 	ev := as.evidence()
-	f := t.failures[p]
-	if f == nil {
-		f = &failure{}
-		t.failures[p] = f
-	}
+	f := t.failure(p)
 	f.times++
 	f.at = t.clock
 	blamed := ev.peers()
@@ -52,7 +53,7 @@ func (t *Torrent) spoiled(p int) {
 		}
 	}
 	if t.hopeless(p, f) {
-		t.fail(p, &CorruptError{t.hash, p})
+		t.fail(p, &CorruptError{Hash: t.hash, Piece: p})
 		return
 	}
 	if old := t.picks.Find(p); old != nil {
@@ -63,12 +64,107 @@ func (t *Torrent) spoiled(p int) {
 	}
 }
 
-// alone chooses the one peer that may bring a piece that failed before.
-func (t *Torrent) alone(p int) {
-	pick := t.picks.Find(p)
-	if pick == nil {
+// spoiledWhole is spoiled for a piece that was fetched whole because nobody has its
+// leaves; units are what came of it. Who sent it has hashed it by now, so the leaves
+// are asked for again: they would say who lied.
+func (t *Torrent) spoiledWhole(p int, units []*unitAssembly) {
+	first, last := t.grid.of(p)
+	per := int(t.grid.unit / wire.BlockSize)
+	ev := evidence{from: make([]*conn, (last-first)*per), sums: make([]uint64, (last-first)*per)}
+	for _, a := range units {
+		e := a.evidence()
+		copy(ev.from[(a.unit-first)*per:], e.from)
+		copy(ev.sums[(a.unit-first)*per:], e.sums)
+	}
+	halves := t.info.V1 && t.matchesV1(p)
+	for _, a := range units {
+		a.stop()
+		t.flying.drop(a.unit)
+		t.tossed.Add(int64(a.size))
+		t.store.Abandon(a.unit)
+	}
+	if halves {
+		// Nobody lied: this is what v1 peers have. The tree rules, so nobody gets it.
+		t.failPiece(p, &CorruptError{Hash: t.hash, Piece: p, Halves: true})
 		return
 	}
+	f := t.failure(p)
+	f.times++
+	f.at = t.clock
+	blamed := ev.peers()
+	t.log.Warn("piece does not match its hash", "piece", p, "peers", len(blamed), "times", f.times)
+	if len(blamed) == 1 {
+		t.ban(blamed[0], lied{p})
+	} else {
+		f.evidence = append(f.evidence, ev)
+		for _, c := range blamed {
+			c.suspect = true
+		}
+	}
+	if t.hopeless(p, f) {
+		t.failPiece(p, &CorruptError{Hash: t.hash, Piece: p})
+		return
+	}
+	for c := range t.conns {
+		c.hash.noLeaves = time.Time{}
+	}
+	for s := range t.hashes.open {
+		clear(s.refused)
+	}
+	for u := first; u < last; u++ {
+		if t.picks.Find(u) != nil {
+			t.picks.Unwant(u)
+			t.pick(u)
+		}
+	}
+	t.alone(p)
+	t.fresh = true
+}
+
+// matchesV1 reports whether what came of a piece matches its v1 hash.
+func (t *Torrent) matchesV1(p int) bool {
+	b := make([]byte, t.info.PieceSize(p))
+	off := int64(p) * t.info.PieceLength
+	if t.store.ReadBack(b[:t.grid.end(p)-off], off) != nil {
+		return false
+	}
+	return sha1.Sum(b) == t.info.PieceHash(p)
+}
+
+// failure returns what is known of a piece that was sent wrong.
+func (t *Torrent) failure(p int) *failure {
+	f := t.failures[p]
+	if f == nil {
+		f = &failure{}
+		t.failures[p] = f
+	}
+	return f
+}
+
+// lied ends a peer that was proven to have sent a wrong block of a unit.
+func (t *Torrent) lied(c *conn, u int) {
+	p := t.grid.piece(u)
+	f := t.failure(p)
+	t.ban(c, lied{p})
+	if t.hopeless(p, f) {
+		t.failPiece(p, &CorruptError{Hash: t.hash, Piece: p})
+	}
+}
+
+// failPiece ends the wants of all units of a piece.
+func (t *Torrent) failPiece(p int, err error) {
+	if t.hashes != nil {
+		t.hashes.dropWhole(p)
+	}
+	for u, last := t.grid.of(p); u < last; u++ {
+		if t.picks.Find(u) != nil {
+			t.fail(u, err)
+		}
+	}
+}
+
+// alone chooses the one peer that may bring a piece that failed before.
+func (t *Torrent) alone(p int) {
 	var best *conn
 	better := func(a, b *conn) bool {
 		if a.suspect != b.suspect {
@@ -84,17 +180,25 @@ func (t *Torrent) alone(p int) {
 			best = c
 		}
 	}
-	if best != nil {
-		pick.Only = &best.view
-	} else {
-		pick.Only = nil // whoever comes
+	for u, last := t.grid.of(p); u < last; u++ {
+		switch pick := t.picks.Find(u); {
+		case pick == nil:
+		case best != nil:
+			pick.Only = &best.view
+		default:
+			pick.Only = nil // whoever comes
+		}
 	}
 }
 
 // replaceOnly chooses others for the pieces that only c may bring.
 func (t *Torrent) replaceOnly(c *conn) {
-	for _, p := range t.picks.OnlyFrom(&c.view) {
-		t.alone(p)
+	done := -1
+	for _, u := range t.picks.OnlyFrom(&c.view) {
+		if p := t.grid.piece(u); p != done {
+			t.alone(p)
+			done = p
+		}
 	}
 }
 
@@ -141,7 +245,7 @@ func (t *Torrent) ban(c *conn, why error) {
 	for _, a := range t.flying.all() {
 		if blocks := a.purge(c); len(blocks) > 0 {
 			t.tossed.Add(int64(len(blocks)) * wire.BlockSize)
-			t.picks.Missing(a.index, blocks)
+			t.picks.Missing(a.number(), blocks)
 		}
 	}
 	c.close(why)

@@ -3,6 +3,7 @@ package swarm
 import (
 	"bytes"
 	"crypto/sha1"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -173,8 +174,16 @@ var errWrongHash = errors.New("metadata does not match the info-hash")
 // checkInfo accepts an info dictionary only if it is the one asked for and passes
 // the firewall.
 func (t *Torrent) checkInfo(raw []byte) (*metainfo.Info, error) {
-	if metainfo.InfoHash(sha1.Sum(raw)) != t.hash {
+	v1, v2 := metainfo.InfoHash(sha1.Sum(raw)), sha256.Sum256(raw)
+	// A magnet may have the v1 hash, the whole v2 hash, both, or the short form of the
+	// v2 hash alone.
+	want := t.cfg.HashV2
+	switch known := want != [32]byte{}; {
+	case t.hash == metainfo.InfoHash(v2[:20]) && (!known || want == v2):
+	case t.hash != v1:
 		return nil, errWrongHash
+	case known && want != v2:
+		return nil, errors.New("the two hashes of the magnet are of different torrents")
 	}
 	return metainfo.ParseInfo(bytes.Clone(raw))
 }

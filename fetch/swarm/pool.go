@@ -63,9 +63,14 @@ func (p *pool) start(ctx context.Context, group *sync.WaitGroup) { p.ctx, p.grou
 // rest when the info turns out to be private.
 func (t *Torrent) discover(ctx context.Context, group *sync.WaitGroup, private bool) {
 	p := &t.pool
-	if len(t.cfg.Trackers) > 0 {
-		p.trackers = discovery.NewTrackers(t.client.discovery, t.hash, t.cfg.Trackers, t.cfg.Typed, t.stats, func(ps []discovery.Peer) { t.postFound(ps) })
-		tr := p.trackers
+	for _, h := range t.names() {
+		if len(t.cfg.Trackers) == 0 {
+			break
+		}
+		tr := discovery.NewTrackers(t.client.discovery, h, t.cfg.Trackers, t.cfg.Typed, t.stats, func(ps []discovery.Peer) { t.postFound(ps) })
+		if h == t.hash {
+			p.trackers = tr // of which status tells
+		}
 		group.Go(func() { _ = tr.Run(ctx) })
 	}
 	if private {
@@ -75,11 +80,15 @@ func (t *Torrent) discover(ctx context.Context, group *sync.WaitGroup, private b
 	more, cancel := context.WithCancel(ctx)
 	p.stopMore = cancel
 	if l := t.client.cfg.LSD; l != nil {
-		group.Go(func() { _ = l.Announce(more, t.hash, t.client.Port, func(ps []discovery.Peer) { t.postFound(ps) }) })
+		for _, h := range t.names() {
+			group.Go(func() { _ = l.Announce(more, h, t.client.Port, func(ps []discovery.Peer) { t.postFound(ps) }) })
+		}
 	}
 	if d := t.client.cfg.DHT; d != nil {
 		p.dht = true
-		group.Go(func() { _ = d.Announce(more, t.hash, t.client.Port, func(ps []discovery.Peer) { t.postFound(ps) }) })
+		for _, h := range t.names() {
+			group.Go(func() { _ = d.Announce(more, h, t.client.Port, func(ps []discovery.Peer) { t.postFound(ps) }) })
+		}
 	}
 }
 

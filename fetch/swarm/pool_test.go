@@ -119,7 +119,7 @@ func TestLimitsOfAllTorrents(t *testing.T) {
 
 func TestNobodyIsAcceptedBeyondTheLimit(t *testing.T) {
 	dir := sample(t, 1<<20)
-	meta := makeTorrent(t, dir, false)
+	meta := makeTorrent(t, dir, "v1")
 	s := seed(t, meta, dir, Config{MaxConns: 1})
 	l := leech(t, meta, Config{}, s)
 	if err := l.torrent.Fetch(within(t, 20*time.Second), extent.Extent{Len: 1}, time.Now()); err != nil {

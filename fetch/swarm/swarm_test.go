@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/sha1"
 	"errors"
 	"io"
 	"log/slog"
@@ -71,7 +70,7 @@ func logger(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-func start(t testing.TB, cfg Config, tc TorrentConfig, store func(tr *Torrent) Store) *peer {
+func start(t testing.TB, cfg Config, meta *metainfo.Meta, tc TorrentConfig, store func(tr *Torrent) Store) *peer {
 	t.Helper()
 	cfg.Listen, cfg.Logger, cfg.PeerPrefix = "127.0.0.1:0", logger(t), "-BM0000-"
 	c, err := NewClient(cfg)
@@ -83,7 +82,7 @@ func start(t testing.TB, cfg Config, tc TorrentConfig, store func(tr *Torrent) S
 		t.Fatal(err)
 	}
 	if store != nil {
-		tr.Attach(tc.Info, store(tr))
+		tr.Attach(meta, store(tr))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -97,8 +96,8 @@ func start(t testing.TB, cfg Config, tc TorrentConfig, store func(tr *Torrent) S
 
 func seed(t testing.TB, meta *metainfo.Meta, dir string, cfg Config) *peer {
 	t.Helper()
-	return start(t, cfg, TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info}, func(*Torrent) Store {
-		f, err := NewFiles(meta.Info, dir)
+	return start(t, cfg, meta, TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info}, func(*Torrent) Store {
+		f, err := NewFiles(meta, dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,19 +107,21 @@ func seed(t testing.TB, meta *metainfo.Meta, dir string, cfg Config) *peer {
 }
 
 // object opens the cache object of a torrent in a new cache.
-func object(t testing.TB, info *metainfo.Info) *cache.Object {
+func object(t testing.TB, meta *metainfo.Meta) *cache.Object {
 	t.Helper()
 	s, err := cache.Open(cache.Config{Dir: t.TempDir(), Limit: 8 << 30})
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := cache.Layout{Key: cache.Key("ih-" + info.Hash.String()), Unit: info.PieceLength, Size: info.Length}
+	info := meta.Info
+	l := cache.Layout{
+		Key: cache.Key("ih-" + info.Hash.String()), Unit: UnitLength(meta), Size: info.Length, Tag: TagSize(meta), Verify: Verify(meta),
+	}
 	for _, f := range info.Files {
 		if !f.Pad {
 			l.Files = append(l.Files, extent.Extent{Off: f.Offset, Len: f.Length})
 		}
 	}
-	l.Verify = func(u int, p []byte) bool { return sha1.Sum(p) == info.PieceHash(u) }
 	o, err := s.Object(l)
 	if err != nil {
 		t.Fatal(err)
@@ -133,21 +134,29 @@ func object(t testing.TB, info *metainfo.Info) *cache.Object {
 	return o
 }
 
+func peersAt(peers ...*peer) (at []netip.AddrPort) {
+	for _, p := range peers {
+		at = append(at, addr(p.client))
+	}
+	return at
+}
+
 func leech(t testing.TB, meta *metainfo.Meta, cfg Config, peers ...*peer) *peer {
 	t.Helper()
-	o := object(t, meta.Info)
+	o := object(t, meta)
 	tc := TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info}
-	for _, p := range peers {
-		tc.Peers = append(tc.Peers, addr(p.client))
-	}
-	p := start(t, cfg, tc, func(*Torrent) Store { return o })
+	tc.Peers = peersAt(peers...)
+	p := start(t, cfg, meta, tc, func(*Torrent) Store { return o })
 	p.object = o
 	return p
 }
 
-func makeTorrent(t testing.TB, dir string, hybrid bool) *metainfo.Meta {
+// kinds are the versions of torrents.
+var kinds = []string{"v1", "hybrid", "v2"}
+
+func makeTorrent(t testing.TB, dir, kind string) *metainfo.Meta {
 	t.Helper()
-	meta, err := metainfo.Make(t.Context(), dir, metainfo.MakeConfig{PieceLength: 256 << 10, Hybrid: hybrid})
+	meta, err := metainfo.Make(t.Context(), dir, metainfo.MakeConfig{PieceLength: 256 << 10, Hybrid: kind == "hybrid", V2: kind == "v2"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,10 +210,20 @@ func unchoked(t testing.TB, p *peer, n int) {
 	}
 }
 
+// payload is how many bytes there are to fetch: padding of v2 is not.
+func payload(meta *metainfo.Meta) (n int64) {
+	for _, f := range meta.Info.Files {
+		if !f.Pad {
+			n += f.Length
+		}
+	}
+	return n
+}
+
 func TestFetchFromSeveral(t *testing.T) {
-	for _, hybrid := range []bool{false, true} {
+	for _, kind := range kinds {
 		dir := sample(t, 9<<20)
-		meta := makeTorrent(t, dir, hybrid)
+		meta := makeTorrent(t, dir, kind)
 		a, b := seed(t, meta, dir, Config{}), seed(t, meta, dir, Config{})
 		l := leech(t, meta, Config{}, a, b)
 		unchoked(t, l, 2)
@@ -213,7 +232,7 @@ func TestFetchFromSeveral(t *testing.T) {
 		}
 		same(t, l.object, meta.Info, dir)
 		s, ok := l.torrent.Status(within(t, 5*time.Second))
-		if !ok || s.Downloaded != meta.Info.Length || s.Corrupt != 0 || s.State != "complete" {
+		if !ok || s.Downloaded != payload(meta) || s.Corrupt != 0 || s.State != "complete" {
 			t.Errorf("status %+v", s)
 		}
 		if both := s.Swarm; len(both) != 2 || both[0].Down == 0 || both[1].Down == 0 {
@@ -223,11 +242,17 @@ func TestFetchFromSeveral(t *testing.T) {
 }
 
 func TestMagnetGetsMetadata(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(kind, func(t *testing.T) { magnetGetsMetadata(t, kind) })
+	}
+}
+
+func magnetGetsMetadata(t *testing.T, kind string) {
 	dir := sample(t, 1<<20)
-	meta := makeTorrent(t, dir, false)
+	meta := makeTorrent(t, dir, kind)
 	s := seed(t, meta, dir, Config{})
 	got := make(chan *metainfo.Info, 1)
-	l := start(t, Config{}, TorrentConfig{
+	l := start(t, Config{}, meta, TorrentConfig{
 		Hash: meta.Info.Hash, Peers: []netip.AddrPort{addr(s.client)},
 		OnInfo: func(info *metainfo.Info, err error) { got <- info },
 	}, nil)
@@ -236,8 +261,8 @@ func TestMagnetGetsMetadata(t *testing.T) {
 		if !bytes.Equal(info.Raw, meta.Info.Raw) {
 			t.Fatal("another info")
 		}
-		o := object(t, info)
-		l.torrent.Attach(info, o)
+		o := object(t, &metainfo.Meta{Info: info})
+		l.torrent.Attach(&metainfo.Meta{Info: info}, o)
 		if err := l.torrent.Fetch(within(t, 20*time.Second), extent.Extent{Len: info.Length}, time.Now()); err != nil {
 			t.Fatal(err)
 		}
@@ -263,8 +288,8 @@ func (l liar) ReadPresent(p []byte, off int64) error {
 }
 
 func poisoner(t testing.TB, meta *metainfo.Meta, dir string, every int64) *peer {
-	return start(t, Config{}, TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info}, func(*Torrent) Store {
-		f, err := NewFiles(meta.Info, dir)
+	return start(t, Config{}, meta, TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info}, func(*Torrent) Store {
+		f, err := NewFiles(meta, dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -275,8 +300,16 @@ func poisoner(t testing.TB, meta *metainfo.Meta, dir string, every int64) *peer 
 
 func TestPoisonerAmongHonestPeersIsBanned(t *testing.T) {
 	for _, every := range []int64{1, 64} {
+		for _, kind := range kinds {
+			poisonerIsBanned(t, kind, every)
+		}
+	}
+}
+
+func poisonerIsBanned(t *testing.T, kind string, every int64) {
+	{
 		dir := sample(t, 24<<20)
-		meta := makeTorrent(t, dir, false)
+		meta := makeTorrent(t, dir, kind)
 		bad := poisoner(t, meta, dir, every)
 		l := leech(t, meta, Config{}, bad, seed(t, meta, dir, Config{}), seed(t, meta, dir, Config{}))
 		unchoked(t, l, 3)
@@ -286,7 +319,7 @@ func TestPoisonerAmongHonestPeersIsBanned(t *testing.T) {
 		}
 		same(t, l.object, meta.Info, dir)
 		s, _ := l.torrent.Status(within(t, 5*time.Second))
-		t.Logf("one block in %d bad: corrupt %d of %d, banned %d, honest left %d", every, s.Corrupt, s.Downloaded, s.Banned, s.Peers)
+		t.Logf("%s, one block in %d bad: corrupt %d of %d, banned %d, honest left %d", kind, every, s.Corrupt, s.Downloaded, s.Banned, s.Peers)
 		if s.Banned > 1 || s.Peers < 2 {
 			t.Errorf("banned %d, %d peers left", s.Banned, s.Peers)
 		}
@@ -295,7 +328,7 @@ func TestPoisonerAmongHonestPeersIsBanned(t *testing.T) {
 
 func TestSolePoisonerFailsTheRead(t *testing.T) {
 	dir := sample(t, 2<<20)
-	meta := makeTorrent(t, dir, false)
+	meta := makeTorrent(t, dir, "v1")
 	l := leech(t, meta, Config{}, poisoner(t, meta, dir, 1))
 	err := l.torrent.Fetch(within(t, 30*time.Second), extent.Extent{Len: 1}, time.Now())
 	if c := (*CorruptError)(nil); !errors.As(err, &c) {
@@ -312,7 +345,7 @@ func TestSolePoisonerFailsTheRead(t *testing.T) {
 
 func TestCancelledFetchReturnsAtOnce(t *testing.T) {
 	dir := sample(t, 1<<20)
-	meta := makeTorrent(t, dir, false)
+	meta := makeTorrent(t, dir, "v1")
 	l := leech(t, meta, Config{}) // nobody to ask
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("seek")
@@ -327,7 +360,7 @@ func TestCancelledFetchReturnsAtOnce(t *testing.T) {
 
 func TestNoUploadSendsNothing(t *testing.T) {
 	dir := sample(t, 1<<20)
-	meta := makeTorrent(t, dir, false)
+	meta := makeTorrent(t, dir, "v1")
 	s := seed(t, meta, dir, Config{NoUpload: true})
 	l := leech(t, meta, Config{}, s)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
@@ -342,13 +375,19 @@ func TestNoUploadSendsNothing(t *testing.T) {
 
 // TestContract runs the suite of every Download against real connections.
 func TestContract(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(kind, func(t *testing.T) { contract(t, kind) })
+	}
+}
+
+func contract(t *testing.T, kind string) {
 	fetchtest.Run(t, func(t *testing.T) fetchtest.Rig {
 		path := filepath.Join(t.TempDir(), "file")
 		truth := fetchtest.Truth(5<<20 + 123)
 		if err := os.WriteFile(path, truth, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		meta := makeTorrent(t, path, false)
+		meta := makeTorrent(t, path, kind)
 		l := leech(t, meta, Config{}, seed(t, meta, path, Config{}))
 		return fetchtest.Rig{Download: l.torrent, Object: l.object, Truth: truth}
 	})
@@ -358,7 +397,7 @@ func TestContract(t *testing.T) {
 // chooses RC4.
 func TestEncryptedOnlyPeer(t *testing.T) {
 	dir := sample(t, 1<<20)
-	meta := makeTorrent(t, dir, false)
+	meta := makeTorrent(t, dir, "v1")
 	s := seed(t, meta, dir, Config{Encryption: EncryptionPrefer})
 	front, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -367,8 +406,8 @@ func TestEncryptedOnlyPeer(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() { refusePlain(front, addr(s.client).String(), &wg) })
 	t.Cleanup(func() { front.Close(); wg.Wait() })
-	o := object(t, meta.Info)
-	l := start(t, Config{}, TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info, Peers: []netip.AddrPort{addrPort(front.Addr())}}, func(*Torrent) Store { return o })
+	o := object(t, meta)
+	l := start(t, Config{}, meta, TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info, Peers: []netip.AddrPort{addrPort(front.Addr())}}, func(*Torrent) Store { return o })
 	if err := l.torrent.Fetch(within(t, 20*time.Second), extent.Extent{Len: meta.Info.Length}, time.Now()); err != nil {
 		t.Fatal(err)
 	}

@@ -15,12 +15,12 @@ import (
 	"github.com/btmount/btmount/cache/extent"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 	"github.com/btmount/btmount/fetch/swarm/picker"
-	"github.com/btmount/btmount/fetch/swarm/wire"
 )
 
 // TorrentConfig says what to join and whom to ask.
 type TorrentConfig struct {
 	Hash     metainfo.InfoHash
+	HashV2   [32]byte       // that of a magnet with urn:btmh: what comes has to match it
 	Info     *metainfo.Info // nil: it comes from peers (BEP 9), OnInfo is called then
 	Private  bool           // BEP 27; implied by Info.Private
 	Trackers [][]string
@@ -39,6 +39,7 @@ type Torrent struct {
 	log    *slog.Logger
 	cfg    TorrentConfig
 	hash   metainfo.InfoHash
+	short  atomic.Pointer[metainfo.InfoHash] // the v2 hash cut to 20 bytes, if there is one
 
 	mail      chan func()
 	gone      chan struct{} // closed when Run has returned
@@ -56,15 +57,19 @@ type Torrent struct {
 	// Owned by Run.
 	clock      time.Time // of the event being handled
 	info       *metainfo.Info
+	grid       *grid
+	hashes     *hashing // nil where v1 piece hashes rule
 	store      Store
+	fresh      bool // something is wanted that nobody was asked for yet
 	conns      map[*conn]struct{}
 	byID       map[[20]byte]*conn
 	extensions []extension
 	pool       pool
 	picks      *picker.Picker
-	wants      map[int][]*want // by piece
-	parked     []int           // begun pieces that nobody wants now, oldest first
-	failures   map[int]*failure
+	wants      map[int][]*want  // by unit
+	pushed     []*want          // by push, oldest first
+	parked     []int            // begun units that nobody wants now, oldest first
+	failures   map[int]*failure // by piece
 	counter    int
 	duplicates int64 // bytes asked twice
 	recent     []Recent
@@ -77,12 +82,14 @@ type Torrent struct {
 // content is what other goroutines may see of a torrent once its info is known.
 type content struct {
 	info  *metainfo.Info
+	grid  *grid
 	store Store
+	meta  *metainfo.Meta
 }
 
 // want is one Fetch call.
 type want struct {
-	first, last int // pieces [first, last)
+	first, last int // units [first, last)
 	missing     int
 	due         time.Time
 	urgent      bool       // due when it was asked for: someone waits
@@ -96,31 +103,31 @@ type failure struct {
 	at       time.Time
 }
 
-// flying is the set of pieces on their way; the goroutines of peers look them up.
+// flying is the set of units on their way; the goroutines of peers look them up.
 type flying struct {
 	mu sync.RWMutex
-	m  map[int]*assembly
+	m  map[int]assembly
 }
 
-func (f *flying) find(piece int) *assembly {
+func (f *flying) find(unit int) assembly {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	return f.m[piece]
+	return f.m[unit]
 }
 
-func (f *flying) put(a *assembly) {
+func (f *flying) put(a assembly) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.m[a.index] = a
+	f.m[a.number()] = a
 }
 
-func (f *flying) drop(piece int) {
+func (f *flying) drop(unit int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.m, piece)
+	delete(f.m, unit)
 }
 
-func (f *flying) all() (out []*assembly) {
+func (f *flying) all() (out []assembly) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	for _, a := range f.m {
@@ -141,11 +148,15 @@ func (e *NoSourceError) NoSource() bool { return true }
 
 // CorruptError means that every peer that has a piece sent bytes that do not match its hash.
 type CorruptError struct {
-	Hash  metainfo.InfoHash
-	Piece int
+	Hash   metainfo.InfoHash
+	Piece  int
+	Halves bool // they match the hash of v1, and not that of v2
 }
 
 func (e *CorruptError) Error() string {
+	if e.Halves {
+		return fmt.Sprintf("torrent %s piece %d: its v1 and v2 halves hash different bytes; get another copy of the content", e.Hash, e.Piece)
+	}
 	return fmt.Sprintf("torrent %s piece %d: no peer has bytes that match its hash", e.Hash, e.Piece)
 }
 
@@ -156,7 +167,7 @@ func (e *CorruptError) Permanent() bool { return true }
 const (
 	tickBusy = 10 * time.Millisecond // while blocks are on their way
 	tickIdle = time.Second
-	maxPark  = 64 // begun pieces kept that nobody wants now
+	maxPark  = 64 // begun units kept that nobody wants now, or 16 MiB of them
 )
 
 func newTorrent(c *Client, cfg TorrentConfig) *Torrent {
@@ -164,7 +175,7 @@ func newTorrent(c *Client, cfg TorrentConfig) *Torrent {
 		client: c, log: c.log.With("torrent", cfg.Hash), cfg: cfg, hash: cfg.Hash,
 		mail: make(chan func(), 256), gone: make(chan struct{}),
 		conns: map[*conn]struct{}{}, byID: map[[20]byte]*conn{}, picks: picker.New(), wants: map[int][]*want{},
-		failures: map[int]*failure{}, flying: flying{m: map[int]*assembly{}},
+		failures: map[int]*failure{}, flying: flying{m: map[int]assembly{}},
 	}
 	t.pool = newPool(c, t)
 	t.left.Store(1)
@@ -194,31 +205,14 @@ func (t *Torrent) post(f func()) bool {
 
 func (t *Torrent) now() time.Time { return t.clock }
 
-// Attach gives the torrent its info and store. It may be called before Run, or from OnInfo.
-func (t *Torrent) Attach(info *metainfo.Info, store Store) {
-	c := &content{info: info, store: store}
-	left := info.Length
-	store.Each(func(p int) { left -= info.PieceSize(p) })
-	t.left.Store(left)
+// Attach gives the torrent its info and a store of units of UnitLength. It may be
+// called before Run, or from OnInfo.
+func (t *Torrent) Attach(meta *metainfo.Meta, store Store) {
+	c := &content{info: meta.Info, grid: newGrid(meta), store: store, meta: meta}
+	t.left.Store(c.grid.left(store))
 	t.served.Store(c)
 	t.post(func() { t.attach(c) }) // before Run the mailbox keeps it
 }
-
-// serving returns the store to serve from (nil: not yet), and the sizes of pieces.
-func (t *Torrent) serving() (Store, func(piece int) int64) {
-	c := t.served.Load()
-	if c == nil {
-		return nil, func(int) int64 { return 0 }
-	}
-	return c.store, func(p int) int64 {
-		if p < 0 || p >= c.info.NumPieces() {
-			return 0
-		}
-		return c.info.PieceSize(p)
-	}
-}
-
-func (t *Torrent) pieceLength() int64 { return t.served.Load().info.PieceLength }
 
 func (t *Torrent) complete() bool { return t.left.Load() == 0 }
 
@@ -245,6 +239,7 @@ func (t *Torrent) Run(ctx context.Context) error {
 			t.clock = time.Now()
 			f()
 			t.drain()
+			t.settle()
 		case <-timer.C:
 			t.clock = time.Now()
 		}
@@ -273,6 +268,20 @@ func (t *Torrent) drain() {
 	}
 }
 
+// settle asks for what was wanted by the messages just handled: the hashes first, so
+// that they are there when the blocks are.
+func (t *Torrent) settle() {
+	if !t.fresh {
+		return
+	}
+	t.fresh = false
+	if t.hashes != nil {
+		t.hashes.ask()
+	}
+	t.pool.dial()
+	t.fillAll()
+}
+
 // rest is the time until the next tick is due.
 func (t *Torrent) rest() time.Duration {
 	if t.picks.Len() > 0 && len(t.conns) > 0 {
@@ -288,7 +297,7 @@ func (t *Torrent) end(cause error) {
 		}
 	}
 	for _, a := range t.flying.all() {
-		t.abandon(a.index)
+		t.abandon(a.number())
 	}
 	for {
 		select {
@@ -313,8 +322,37 @@ func (t *Torrent) setInfo(info *metainfo.Info) {
 	t.discover(t.pool.ctx, t.pool.group, t.cfg.Private || info.Private)
 }
 
+// findByV2 makes a torrent known by its v2 hash, if that is known.
+func (t *Torrent) findByV2() {
+	if t.cfg.HashV2 != [32]byte{} {
+		t.setShort(metainfo.InfoHash(t.cfg.HashV2[:20]))
+	}
+	if t.cfg.Info != nil && t.cfg.Info.V2 {
+		t.setShort(t.cfg.Info.Short())
+	}
+}
+
+// setShort makes the torrent known by its v2 hash as well.
+func (t *Torrent) setShort(h metainfo.InfoHash) {
+	t.short.Store(&h)
+	t.client.alias(t, h)
+}
+
+// names returns the info-hashes under which the torrent is announced: those of a
+// hybrid are two swarms, as far as trackers and the DHT can know. Of a magnet it is
+// what the link has.
+func (t *Torrent) names() []metainfo.InfoHash {
+	if short := t.short.Load(); short != nil && *short != t.hash {
+		return []metainfo.InfoHash{t.hash, *short}
+	}
+	return []metainfo.InfoHash{t.hash}
+}
+
 // gotInfo is called when a peer has brought the info.
 func (t *Torrent) gotInfo(info *metainfo.Info) {
+	if info.V2 {
+		t.setShort(info.Short())
+	}
 	t.log.Info("metadata complete", "name", printable(info.Name, 80), "bytes", len(info.Raw))
 	t.info = info
 	if info.Private {
@@ -333,7 +371,11 @@ func (t *Torrent) badInfo(err error) {
 }
 
 func (t *Torrent) attach(c *content) {
-	t.info, t.store = c.info, c.store
+	t.info, t.store, t.grid = c.info, c.store, c.grid
+	if c.grid.tree {
+		t.hashes = newHashing(t, c.grid, c.meta.PieceLayers)
+	}
+	have, _ := t.grid.pieces(t.store)
 	for p := range t.conns {
 		if err := t.checkField(p); err != nil {
 			p.close(err)
@@ -341,19 +383,23 @@ func (t *Torrent) attach(c *content) {
 		}
 		t.sendExtended(p) // now with metadata_size
 		t.interest(p)
-		c.store.Each(func(piece int) { t.announceTo(p, piece) })
+		for piece, ok := range have {
+			if ok {
+				t.announceTo(p, piece)
+			}
+		}
 	}
 	t.fillAll()
 }
 
-// Fetch implements fetch.Download: it returns nil when every piece that e touches
+// Fetch implements fetch.Download: it returns nil when every unit that e touches
 // is verified and committed.
 func (t *Torrent) Fetch(ctx context.Context, e extent.Extent, due time.Time) error {
 	c := t.served.Load()
 	if c == nil {
 		return errors.New("metadata not yet known")
 	}
-	first, last := e.Clip(extent.Extent{Len: c.info.Length}).Units(c.info.PieceLength)
+	first, last := e.Clip(extent.Extent{Len: c.info.Length}).Units(c.grid.unit)
 	w := &want{first: int(first), last: int(last), due: due, done: make(chan error, 1)}
 	if !t.post(func() { t.want(w) }) {
 		return errStopped
@@ -380,12 +426,13 @@ func (t *Torrent) want(w *want) {
 	w.urgent = !w.due.After(t.clock)
 	fresh := false
 	for p := w.first; p < w.last; p++ {
-		if t.store.Known(p) {
+		if t.grid.size(p) == 0 || t.store.Known(p) {
 			continue
 		}
-		if f := t.failures[p]; f != nil && t.hopeless(p, f) {
+		piece := t.grid.piece(p)
+		if f := t.failures[piece]; f != nil && t.hopeless(piece, f) {
 			t.unwantPieces(w)
-			w.finish(&CorruptError{t.hash, p})
+			w.finish(&CorruptError{Hash: t.hash, Piece: piece})
 			return
 		}
 		w.missing++
@@ -396,27 +443,28 @@ func (t *Torrent) want(w *want) {
 		w.finish(nil)
 		return
 	}
+	if w.urgent && t.hashes != nil {
+		t.push(w)
+	}
 	if t.complete() {
 		t.recount() // pieces were evicted since
 	}
-	if fresh {
-		t.pool.dial()
-		t.fillAll()
+	t.fresh = t.fresh || fresh
+	for p := w.first; p < w.last && t.hashes != nil; p++ {
+		t.hashes.hurry(p)
 	}
 }
 
 // recount notes what is missing after an eviction, and tells peers that we are
 // interested again.
 func (t *Torrent) recount() {
-	left := t.info.Length
-	t.store.Each(func(p int) { left -= t.info.PieceSize(p) })
-	t.left.Store(left)
+	t.left.Store(t.grid.left(t.store))
 	for c := range t.conns {
 		t.interest(c)
 	}
 }
 
-// pick brings the picker in line with who wants piece p; true if that makes it more urgent.
+// pick brings the picker in line with who wants unit p; true if that makes it more urgent.
 func (t *Torrent) pick(p int) bool {
 	due, urgent := time.Time{}, false
 	for _, w := range t.wants[p] {
@@ -440,14 +488,17 @@ func (t *Torrent) pick(p int) bool {
 	if a := t.flying.find(p); a != nil {
 		here = a.here
 	}
-	t.picks.Want(p, int(t.info.PieceSize(p)), due, urgent, here)
+	t.picks.Want(p, t.grid.size(p), due, urgent, here)
+	if t.hashes != nil {
+		t.hashes.need(p)
+	}
 	return true
 }
 
-// unwant withdraws a Fetch call; pieces that nobody else wants are cancelled.
+// unwant withdraws a Fetch call; units that nobody else wants are cancelled.
 func (t *Torrent) unwant(w *want) {
 	t.unwantPieces(w)
-	t.fillAll() // the room goes to what is wanted
+	t.fresh = true // the room goes to what is wanted
 }
 
 func (t *Torrent) unwantPieces(w *want) {
@@ -458,30 +509,33 @@ func (t *Torrent) unwantPieces(w *want) {
 		}
 		if t.wants[p] = slices.Delete(t.wants[p], i, i+1); len(t.wants[p]) > 0 {
 			t.pick(p)
-			continue
+		} else {
+			delete(t.wants, p)
+			t.unpick(p)
 		}
-		delete(t.wants, p)
-		t.unpick(p)
+		if t.hashes != nil {
+			t.hashes.unwanted(p)
+		}
 	}
 }
 
-// unpick stops asking for a piece. What has come of it is kept for a while: seeks
+// unpick stops asking for a unit. What has come of it is kept for a while: seeks
 // come back.
 func (t *Torrent) unpick(p int) {
 	for c, blocks := range t.owners(t.picks.Unwant(p)) {
-		c.cancel(p, func(b int) int { return t.blockSize(p, b) }, blocks...)
+		c.cancel(p, func(b int) int { return t.grid.blockSize(p, b) }, blocks...)
 	}
 	if t.flying.find(p) == nil {
 		return
 	}
 	t.parked = append(t.parked, p)
-	for len(t.parked) > maxPark {
+	for len(t.parked) > max(maxPark, int((16<<20)/t.grid.unit)) {
 		t.abandon(t.parked[0])
 		t.parked = t.parked[1:]
 	}
 }
 
-// abandon gives up a piece on its way. One that was committed just now stays: the
+// abandon gives up a unit on its way. One that was committed just now stays: the
 // message about it is in the mailbox.
 func (t *Torrent) abandon(p int) {
 	if a := t.flying.find(p); a != nil && !a.stop() {
@@ -499,10 +553,6 @@ func (t *Torrent) owners(m map[*picker.Peer][]int) map[*conn][]int {
 		}
 	}
 	return out
-}
-
-func (t *Torrent) blockSize(p, b int) int {
-	return int(min(wire.BlockSize, t.info.PieceSize(p)-int64(b)*wire.BlockSize))
 }
 
 // Peers returns how many peers are connected.

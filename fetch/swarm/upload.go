@@ -18,8 +18,16 @@ var errFlood = errors.New("more requests than it was told to send")
 
 // asks queues a request of the peer, or rejects it. Called by the reading goroutine.
 func (c *conn) asks(k blockKey) error {
-	store, size := c.t.serving()
-	if k.size <= 0 || k.size > maxServed || k.begin < 0 || int64(k.begin)+int64(k.size) > size(k.piece) {
+	var store Store
+	size := int64(0)
+	if s := c.t.served.Load(); s != nil {
+		if store = s.store; k.piece >= 0 && k.piece < s.info.NumPieces() {
+			if size = s.info.PieceSize(k.piece); s.grid.tree {
+				size = s.info.PieceLength // libtorrent asks for padding behind every v2 file, the last as well
+			}
+		}
+	}
+	if k.size <= 0 || k.size > maxServed || k.begin < 0 || int64(k.begin)+int64(k.size) > size {
 		return fmt.Errorf("asks for %d bytes at %d of piece %d, which does not exist", k.size, k.begin, k.piece)
 	}
 	c.mu.Lock()
@@ -84,11 +92,15 @@ func (c *conn) choke(on bool) {
 
 // upload sends one block. buf is reused.
 func (c *conn) upload(ctx context.Context, k blockKey, buf []byte) ([]byte, error) {
-	store, _ := c.t.serving()
+	s := c.t.served.Load()
 	buf = wire.AppendPieceHeader(buf[:0], k.piece, k.begin, k.size)
 	head := len(buf)
 	buf = append(buf, make([]byte, k.size)...)
-	if store == nil || store.ReadPresent(buf[head:], int64(k.piece)*c.t.pieceLength()+int64(k.begin)) != nil {
+	// Padding is zeros that we keep nowhere.
+	off := int64(k.piece)*s.info.PieceLength + int64(k.begin)
+	content := min(int64(k.size), max(0, s.grid.end(k.piece)-off))
+	clear(buf[head+int(content):])
+	if content > 0 && s.store.ReadPresent(buf[head:head+int(content)], off) != nil {
 		c.reject(k) // evicted since it was announced
 		return buf, nil
 	}

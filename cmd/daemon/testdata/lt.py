@@ -11,10 +11,11 @@ import libtorrent as lt
 arg = argparse.ArgumentParser()
 arg.add_argument("--make", help="make a .torrent of this folder, write it to --torrent, and end")
 arg.add_argument("--piece", type=int, default=32 << 10)
+arg.add_argument("--v2", action="store_true", help="make it for BitTorrent v2 alone, not a hybrid")
 arg.add_argument("--torrent")
 arg.add_argument("--magnet")
 arg.add_argument("--save")
-arg.add_argument("--seed", action="store_true", help="believe that the data is there, and right")
+arg.add_argument("--seed", action="store_true", help="believe that the data is there, and right; then it has no hashes of blocks (BEP 52) to give")
 arg.add_argument("--blind", action="store_true", help="never compare with a hash")
 arg.add_argument("--dht", help="HOST:PORT of the one node to start from")
 arg.add_argument("--encryption", type=int, help="0 always, 1 if asked for, 2 never")
@@ -32,7 +33,7 @@ def say(**what):
 if a.make:
     files = lt.file_storage()
     lt.add_files(files, a.make)
-    torrent = lt.create_torrent(files, a.piece)
+    torrent = lt.create_torrent(files, a.piece, flags=lt.create_torrent.v2_only if a.v2 else 0)
     torrent.set_creator("libtorrent " + lt.__version__)
     lt.set_piece_hashes(torrent, os.path.dirname(a.make))
     with open(a.torrent, "wb") as out:

@@ -38,8 +38,11 @@ import (
 
 const (
 	slack     = 12 * time.Millisecond
-	maxOwners = 3  // two can both be slow
-	deepest   = 32 // pieces that a peer is tried for: one too slow for those would only idle further back
+	maxOwners = 3 // two can both be slow
+	// After a piece that a peer would bring too late, none is tried that is not so far
+	// behind it: where pieces are single blocks, deepest would reach half a MiB.
+	stride  = 256 << 10
+	deepest = 32 // pieces that a peer may be too slow for before it is left idle
 	// A duplicate must promise to be sooner by this much, and by a quarter: less is
 	// what a busy machine is late by anyway.
 	gain = 50 * time.Millisecond
@@ -51,7 +54,7 @@ type Peer struct {
 	Has    func(piece int) bool
 	Choked bool              // we may only ask for Allowed pieces
 	Mute   bool              // silent: is asked nothing until it speaks or is tried again
-	Allow  map[int]bool      // BEP 6 allowed fast pieces
+	Allow  func(int) bool    // BEP 6 allowed fast; nil if it allowed none
 	Asked  []Request         // on the way, in the order asked
 	Refuse map[int]time.Time // pieces that it rejected: not before
 	Order  int               // makes sorting stable
@@ -230,7 +233,7 @@ func (p *Piece) may(peer *Peer, now time.Time) bool {
 	if p.Only != nil && p.Only != peer || peer.Mute || !peer.Has(p.Index) {
 		return false
 	}
-	if peer.Choked && !peer.Allow[p.Index] {
+	if peer.Choked && (peer.Allow == nil || !peer.Allow(p.Index)) {
 		return false
 	}
 	if len(peer.Refuse) > 0 && now.Before(peer.Refuse[p.Index]) {
@@ -253,7 +256,7 @@ type Swarm struct {
 func View(peers []*Peer, now time.Time) *Swarm {
 	s := &Swarm{now: now}
 	for _, p := range peers {
-		if !p.Mute && (!p.Choked || len(p.Allow) > 0) {
+		if !p.Mute && (!p.Choked || p.Allow != nil) {
 			s.peers = append(s.peers, p)
 		}
 	}
@@ -349,16 +352,19 @@ func (k *Picker) Share(s *Swarm) int {
 // Next assigns up to room blocks to peer and returns them in the order to ask.
 func (k *Picker) Next(peer *Peer, s *Swarm, room int) (ask []Request) {
 	before := 0 // bytes still to be asked for of all pieces ahead
-	tried := 0
+	tried, skip := 0, 0
 	for _, p := range k.pieces {
 		if room <= 0 || tried == deepest {
 			break
 		}
-		if p.free > 0 && p.may(peer, s.now) {
-			tried++
+		if p.free > 0 && before >= skip && p.may(peer, s.now) {
+			had := len(ask)
 			ask = k.take(p, peer, s, before, room-len(ask), ask)
 			if len(ask) >= room {
 				break
+			}
+			if len(ask) == had {
+				tried, skip = tried+1, before+stride
 			}
 		}
 		before += p.free * wire.BlockSize

@@ -309,7 +309,7 @@ func TestPieceThatOnlyASlowPeerHas(t *testing.T) {
 func TestOnlyAndChokedAndRefused(t *testing.T) {
 	s := newSim(t, seeder(1e6, 1e6), seeder(1e6, 1e6), seeder(1e6, 1e6))
 	a, b, c := &s.peers[0].Peer, &s.peers[1].Peer, &s.peers[2].Peer
-	b.Choked, b.Allow = true, map[int]bool{7: true}
+	b.Choked, b.Allow = true, func(p int) bool { return p == 7 }
 	c.Refuse = map[int]time.Time{6: s.now.Add(time.Second)}
 	s.pick.Want(6, piece, s.now, false, nil)
 	v := View(s.views(), s.now)

@@ -1,0 +1,175 @@
+package swarm
+
+import (
+	"encoding/binary"
+	"sync"
+
+	"github.com/btmount/btmount/fetch/swarm/merkle"
+	"github.com/btmount/btmount/fetch/swarm/wire"
+)
+
+// unitAssembly is one unit on its way, where the v2 tree rules. Every block has a hash
+// of its own, so blocks are hashed in whatever order they come and none is copied.
+// Once the leaves are proven, a wrong block is known when it comes, and who sent it;
+// until then blocks wait for their proof, and a unit with all of them is not yet good.
+type unitAssembly struct {
+	unit  int
+	size  int
+	off   int64
+	grid  *grid
+	store Store
+
+	mu      sync.Mutex
+	leaves  []merkle.Hash // proven; nil until they are
+	state   []blockState
+	from    []*conn
+	sums    []merkle.Hash
+	missing int // blocks
+	writing int // goroutines inside accept
+	quiet   sync.Cond
+	done    bool
+	good    bool
+}
+
+func newUnitAssembly(u int, g *grid, store Store, leaves []merkle.Hash) *unitAssembly {
+	n := (g.size(u) + wire.BlockSize - 1) / wire.BlockSize
+	a := &unitAssembly{
+		unit: u, size: g.size(u), off: int64(u) * g.unit, grid: g, store: store, leaves: leaves,
+		state: make([]blockState, n), from: make([]*conn, n), sums: make([]merkle.Hash, n), missing: n,
+	}
+	a.quiet.L = &a.mu
+	return a
+}
+
+func (a *unitAssembly) number() int { return a.unit }
+func (a *unitAssembly) bytes() int  { return a.size }
+
+func (a *unitAssembly) accept(b int, data []byte, from *conn) (outcome, error) {
+	a.mu.Lock()
+	if a.done || a.state[b] != blockFree || from.barred.Load() {
+		a.mu.Unlock()
+		return duplicate, nil
+	}
+	a.state[b] = blockWriting
+	a.writing++
+	a.mu.Unlock()
+
+	err := a.store.WriteAt(data, a.off+int64(b)*wire.BlockSize)
+	sum := merkle.Leaf(data)
+
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	defer a.leaveLocked()
+	a.state[b] = blockFree
+	switch {
+	case err != nil:
+		return failed, err
+	case from.barred.Load():
+		return duplicate, nil // banned while it was written
+	case a.leaves != nil && sum != a.leaves[b]:
+		return lie, nil
+	}
+	a.state[b], a.from[b], a.sums[b] = blockWritten, from, sum
+	a.missing--
+	if a.commitLocked() {
+		return complete, nil
+	}
+	return stored, nil
+}
+
+// commitLocked commits the unit if all of it is here and proven. It is called under
+// the lock, so that stop can tell for certain whether it was.
+func (a *unitAssembly) commitLocked() bool {
+	if a.missing > 0 || a.leaves == nil || a.done {
+		return false
+	}
+	a.done, a.good = true, true
+	tag := a.grid.tag(a.leaves)
+	a.store.Commit(a.unit, tag[:])
+	return true
+}
+
+// prove gives the assembly its leaves. It returns the blocks that turn out wrong, by
+// who sent them, and whether the unit is complete now.
+func (a *unitAssembly) prove(leaves []merkle.Hash) (liars map[*conn][]int, done bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.done || a.leaves != nil {
+		return nil, false
+	}
+	a.leaves = leaves
+	for b, sum := range a.sums {
+		if a.state[b] != blockWritten || sum == leaves[b] {
+			continue
+		}
+		if liars == nil {
+			liars = map[*conn][]int{}
+		}
+		liars[a.from[b]] = append(liars[a.from[b]], b)
+		a.state[b], a.from[b] = blockFree, nil
+		a.missing++
+	}
+	return liars, a.commitLocked()
+}
+
+// whole returns the leaves that the blocks have, nil while some are missing.
+func (a *unitAssembly) whole() []merkle.Hash {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.missing > 0 {
+		return nil
+	}
+	return a.sums
+}
+
+func (a *unitAssembly) leaveLocked() {
+	if a.writing--; a.writing == 0 {
+		a.quiet.Broadcast()
+	}
+}
+
+func (a *unitAssembly) stop() (committed bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.done = true
+	for a.writing > 0 {
+		a.quiet.Wait()
+	}
+	return a.good
+}
+
+// purge leaves proven blocks alone: they are right, whoever sent them.
+func (a *unitAssembly) purge(peer *conn) (blocks []int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.done || a.leaves != nil {
+		return nil
+	}
+	for b, from := range a.from {
+		if from == peer && a.state[b] == blockWritten {
+			a.state[b], a.from[b] = blockFree, nil
+			a.missing++
+			blocks = append(blocks, b)
+		}
+	}
+	return blocks
+}
+
+func (a *unitAssembly) here(b int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.state[b] == blockWritten
+}
+
+func (a *unitAssembly) evidence() evidence {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e := evidence{from: a.from}
+	for _, sum := range a.sums {
+		e.sums = append(e.sums, short(sum))
+	}
+	return e
+}
+
+// short is a leaf as evidence has it.
+func short(leaf merkle.Hash) uint64 { return binary.LittleEndian.Uint64(leaf[:]) }
