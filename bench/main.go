@@ -27,7 +27,7 @@ import (
 
 var (
 	reps = flag.Int("reps", 3, "repetitions; the table shows median [min..max]")
-	only = flag.String("only", "far,mix,silent,loop,tree", "scenarios")
+	only = flag.String("only", "far,v2,mix,silent,loop,tree", "scenarios")
 	bin  = flag.String("bin", "bin/btmount", "the binary to measure")
 )
 
@@ -68,7 +68,7 @@ func run(ctx context.Context) error {
 	load, _ := os.ReadFile("/proc/loadavg")
 	fmt.Printf("%s, %d cores, load %s", runtime.Version(), runtime.NumCPU(), load)
 	for _, s := range strings.Split(*only, ",") {
-		do := map[string]func() error{"far": b.far, "mix": b.mix, "silent": b.silent, "loop": b.loop, "tree": b.tree}[s]
+		do := map[string]func() error{"far": b.far, "v2": b.v2, "mix": b.mix, "silent": b.silent, "loop": b.loop, "tree": b.tree}[s]
 		if do == nil {
 			return fmt.Errorf("no scenario %q", s)
 		}
@@ -101,8 +101,8 @@ func fill(b []byte, off int64) {
 	}
 }
 
-// file makes a file and its torrent with pieces of 1 MiB.
-func (b *bench) file(name string, size int64) (torrent string, err error) {
+// file makes a file and its torrent with pieces of 1 MiB, with more flags of seed.
+func (b *bench) file(name string, size int64, flags ...string) (torrent string, err error) {
 	path := filepath.Join(b.dir, name)
 	f, err := os.Create(path)
 	if err != nil {
@@ -115,13 +115,14 @@ func (b *bench) file(name string, size int64) (torrent string, err error) {
 			return "", err
 		}
 	}
-	return b.torrent(path), f.Close()
+	return b.torrent(path, flags...), f.Close()
 }
 
 // torrent makes the .torrent of a path with btmount seed, which is stopped at once.
-func (b *bench) torrent(path string) string {
+func (b *bench) torrent(path string, flags ...string) string {
 	out := path + ".torrent"
-	cmd := exec.CommandContext(b.ctx, b.bin, "seed", path, "--out", out, "--piece-length", "1MiB", "--no-dht", "--listen", "127.0.0.1:0", "--state-dir", b.dir+"/state")
+	args := []string{"seed", path, "--out", out, "--piece-length", "1MiB", "--no-dht", "--listen", "127.0.0.1:0", "--state-dir", b.dir + "/state"}
+	cmd := exec.CommandContext(b.ctx, b.bin, append(args, flags...)...)
 	p, _ := cmd.StdoutPipe()
 	if cmd.Start() == nil {
 		r := bufio.NewReader(p)
@@ -133,8 +134,9 @@ func (b *bench) torrent(path string) string {
 	return out
 }
 
-// seeder starts a libtorrent seeder and returns its address.
-func (b *bench) seeder(torrent string) (string, error) {
+// seeder starts a libtorrent seeder and returns its address. mode "hash": it hashes its
+// data first, instead of believing that it is right.
+func (b *bench) seeder(torrent string, mode ...string) (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
@@ -142,7 +144,7 @@ func (b *bench) seeder(torrent string) (string, error) {
 	addr := l.Addr().String()
 	l.Close()
 	_, port, _ := net.SplitHostPort(addr)
-	cmd := exec.Command(b.python, "bench/testdata/seed.py", port, b.dir, torrent)
+	cmd := exec.Command(b.python, append([]string{"bench/testdata/seed.py", port, b.dir, torrent}, mode...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

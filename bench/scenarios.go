@@ -55,7 +55,7 @@ func (b *bench) far() error {
 		if err != nil {
 			return err
 		}
-		b.addSeeks("btmount", lat, floor)
+		b.addSeeks("far", "btmount", lat, floor)
 		seq, err := b.libtorrent("seq", torrent, 10, nil, peers...)
 		if err != nil {
 			return err
@@ -64,15 +64,60 @@ func (b *bench) far() error {
 		if lat, err = b.libtorrent("seek", torrent, 0, at, peers...); err != nil {
 			return err
 		}
-		b.addSeeks("libtorrent deadline", lat, floor)
+		b.addSeeks("far", "libtorrent deadline", lat, floor)
 	}
 	return nil
 }
 
-func (b *bench) addSeeks(system string, lat []float64, floor float64) {
+// v2: seeks on the same path in a torrent of BitTorrent v2, whose blocks are verified by
+// themselves; beside seeders that have no hashes of blocks to give, of whom a seek
+// takes the whole piece.
+func (b *bench) v2() error {
+	torrent, err := b.file("v2.bin", farSize, "--v2")
+	if err != nil {
+		return err
+	}
+	at := offsets(farSize, 24)
+	floor := (2 * farDelay).Seconds() + (64<<10)/(4*farRate)
+	for _, mode := range []string{"hash", "believe"} {
+		var peers []string
+		for range 4 {
+			addr, err := b.seeder(torrent, mode)
+			if err != nil {
+				return err
+			}
+			k, err := newLink(addr, farDelay, farRate)
+			if err != nil {
+				return err
+			}
+			defer k.close()
+			peers = append(peers, k.addr())
+		}
+		system := "btmount"
+		if mode != "hash" {
+			system = "btmount, no hashes"
+		}
+		for range *reps {
+			m, err := b.mount(torrent, peers...)
+			if err != nil {
+				return err
+			}
+			lat, err := seeks(m.mnt+"/torrents/v2.bin", at)
+			m.close()
+			if err != nil {
+				return err
+			}
+			b.addSeeks("v2", system, lat, floor)
+		}
+		b.stopAll()
+	}
+	return nil
+}
+
+func (b *bench) addSeeks(scenario, system string, lat []float64, floor float64) {
 	lat = slices.Sorted(slices.Values(lat))
-	b.table.add(fmt.Sprintf("far: seek p50, x floor of %.3f s", floor), system, median(lat)/floor)
-	b.table.add(fmt.Sprintf("far: seek p95, x floor of %.3f s", floor), system, lat[len(lat)*95/100]/floor)
+	b.table.add(fmt.Sprintf("%s: seek p50, x floor of %.3f s", scenario, floor), system, median(lat)/floor)
+	b.table.add(fmt.Sprintf("%s: seek p95, x floor of %.3f s", scenario, floor), system, lat[len(lat)*95/100]/floor)
 }
 
 // loop: a whole file from one seeder without a limit; CPU and memory.
