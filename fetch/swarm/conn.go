@@ -71,11 +71,11 @@ type conn struct {
 	goneOnce sync.Once
 
 	mu      sync.Mutex
-	asked   map[blockKey]struct{} // asked and not answered: others are not taken
-	out     []byte                // encoded messages
-	uploads []blockKey            // requests of the peer, in order
-	choking bool                  // we do not serve it
-	err     error                 // why it ended
+	asked   map[blockKey]int // asked and not answered, and how often: others are not taken
+	out     []byte           // encoded messages
+	uploads []blockKey       // requests of the peer, in order
+	choking bool             // we do not serve it
+	err     error            // why it ended
 }
 
 // blockKey names bytes of a piece as peers do: blocks for what we ask, any range for
@@ -140,7 +140,7 @@ func (c *conn) request(asks []picker.Request) {
 	c.mu.Lock()
 	for _, r := range asks {
 		piece, begin := c.t.grid.wire(r.Piece, r.Block)
-		c.asked[blockKey{piece, begin, r.Size}] = struct{}{}
+		c.asked[blockKey{piece, begin, r.Size}]++
 		b = wire.AppendRange(b, pp.Request, piece, begin, r.Size)
 	}
 	c.mu.Unlock()
@@ -256,8 +256,7 @@ func ackSoon(raw syscall.RawConn) {
 func (c *conn) block(m *wire.Message) (a arrival, ok bool) {
 	key := blockKey{int(m.Index), int(m.Begin), len(m.Payload)}
 	c.mu.Lock()
-	_, asked := c.asked[key]
-	delete(c.asked, key)
+	asked := c.answerLocked(key)
 	c.mu.Unlock()
 	if !asked {
 		c.unasked.Add(1)
@@ -280,6 +279,18 @@ func (c *conn) block(m *wire.Message) (a arrival, ok bool) {
 	return a, true
 }
 
+// answerLocked takes one request as answered, if there was one. A block is asked twice
+// of a peer that was given up in between, and comes twice.
+func (c *conn) answerLocked(k blockKey) bool {
+	n := c.asked[k]
+	if n > 1 {
+		c.asked[k] = n - 1
+	} else {
+		delete(c.asked, k)
+	}
+	return n > 0
+}
+
 // message handles everything but blocks.
 func (c *conn) message(m *wire.Message) error {
 	switch m.Type {
@@ -290,7 +301,7 @@ func (c *conn) message(m *wire.Message) error {
 		return nil
 	case pp.Reject:
 		c.mu.Lock()
-		delete(c.asked, blockKey{int(m.Index), int(m.Begin), int(m.Length)})
+		c.answerLocked(blockKey{int(m.Index), int(m.Begin), int(m.Length)})
 		c.mu.Unlock()
 	}
 	msg := *m

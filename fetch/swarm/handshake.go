@@ -178,7 +178,7 @@ func (c *Client) newConn(t *Torrent, n net.Conn, rw io.ReadWriter, h handshake) 
 	_ = n.SetDeadline(time.Time{})
 	conn := &conn{
 		t: t, net: n, rw: rw, addr: addr, id: h.id, fast: h.bits.SupportsFast(), choking: true,
-		kick: make(chan struct{}, 1), gone: make(chan struct{}), asked: map[blockKey]struct{}{},
+		kick: make(chan struct{}, 1), gone: make(chan struct{}), asked: map[blockKey]int{},
 	}
 	conn.hash.name = h.hash
 	if h.bits.SupportsExtended() {
