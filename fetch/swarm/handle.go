@@ -293,6 +293,8 @@ func (t *Torrent) tick() {
 		freed := t.watch()
 		if t.hashes != nil {
 			t.unpush()
+			t.pushDue()
+			t.settle()
 			t.hashes.ask()
 		}
 		t.hedge(picker.View(t.peers(), t.clock))

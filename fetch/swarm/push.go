@@ -13,15 +13,35 @@ const (
 	pushAhead = 128 << 10 // 64 KiB help some of the time only
 	pushRTT   = 5 * time.Millisecond
 	pushFor   = 2 * time.Second // then what has not come is not wanted any more
+	// A read is several wants that come one after the other: what is pushed must not
+	// stand in the peers' queues before the last of them.
+	pushAfter = 2 * time.Millisecond
 )
 
-// push wants what lies behind an urgent want.
+// push notes an urgent want.
 func (t *Torrent) push(w *want) {
-	if !t.distant() {
-		return
+	if t.distant() {
+		t.pushes = append(t.pushes, pushing{w.last, t.clock.Add(pushAfter)})
 	}
-	_, end := t.grid.of(t.grid.piece(w.last - 1))
-	for u := w.last; u < min(end, w.last+int(pushAhead/t.grid.unit)); u++ {
+}
+
+// pushing is a unit, and when to want what begins there.
+type pushing struct {
+	unit int
+	at   time.Time
+}
+
+// pushDue wants what lies behind urgent wants of some time ago.
+func (t *Torrent) pushDue() {
+	for len(t.pushes) > 0 && !t.clock.Before(t.pushes[0].at) {
+		t.pushBehind(t.pushes[0].unit)
+		t.pushes = t.pushes[1:]
+	}
+}
+
+func (t *Torrent) pushBehind(last int) {
+	_, end := t.grid.of(t.grid.piece(last - 1))
+	for u := last; u < min(end, last+int(pushAhead/t.grid.unit)); u++ {
 		if t.grid.size(u) == 0 || len(t.wants[u]) > 0 || t.store.Known(u) {
 			continue
 		}
@@ -29,6 +49,7 @@ func (t *Torrent) push(w *want) {
 		t.wants[u] = append(t.wants[u], more)
 		t.pushed = append(t.pushed, more)
 		t.pick(u)
+		t.fresh = true
 	}
 }
 

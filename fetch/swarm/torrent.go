@@ -67,6 +67,7 @@ type Torrent struct {
 	pool       pool
 	picks      *picker.Picker
 	wants      map[int][]*want  // by unit
+	pushes     []pushing        // to be done, soonest first
 	pushed     []*want          // by push, oldest first
 	parked     []int            // begun units that nobody wants now, oldest first
 	failures   map[int]*failure // by piece
