@@ -49,7 +49,8 @@ type conn struct {
 	suspect    bool // took part in a piece that failed
 	retryMute  time.Time
 	muteWait   time.Duration
-	nudged     bool                   // asked for one more since it paused
+	nudged     bool                   // asked for more since it paused
+	nudges     int                    // blocks that it was asked for then, forgotten by the second
 	cancelled  map[blockKey]time.Time // taken back and not yet answered; sizes are 0
 	allow      map[int]bool           // BEP 6 allowed fast pieces
 	theirs     map[string]byte        // their extension ids

@@ -23,6 +23,7 @@ const (
 	// A silent peer is tried with one block at once, after this, then twice as long.
 	muteFirst = 250 * time.Millisecond
 	muteMost  = 30 * time.Second
+	maxNudge  = 15              // blocks
 	explore   = 4               // blocks until the rate of a peer is known
 	onlyFirst = 2 * time.Second // before all of it is asked again of the only peer
 	// A request that was taken back, and not answered after this, never will be.
@@ -75,6 +76,9 @@ func (t *Torrent) refill(c *conn) {
 // fill keeps limit blocks on the way from c, if at least so many are missing.
 func (t *Torrent) fill(c *conn, s *picker.Swarm, limit, least int) {
 	room := limit - c.view.Pipe.Outstanding()/wire.BlockSize
+	if room < least && !c.view.Pipe.Pausing(t.clock) && len(c.view.Asked) < 2*limit {
+		room += c.view.Overdue(t.clock) / wire.BlockSize
+	}
 	if room < least || c.view.Mute || c.view.Choked && c.view.Allow == nil {
 		return
 	}
@@ -341,9 +345,15 @@ func (t *Torrent) watch() (freed bool) {
 			t.probe(c)
 		case c.view.Mute:
 		case !c.nudged && c.view.Pipe.Pausing(t.clock):
-			// libtorrent seeds have been seen to stop until the next request comes.
+			// A libtorrent seed that checks pieces while it serves them leaves the requests
+			// for those aside, and may stop until another one comes.
 			c.nudged = true
-			t.probe(c)
+			c.nudges = min(2*c.nudges+1, maxNudge)
+			if asks := t.picks.Explore(&c.view, t.clock, c.nudges); len(asks) > 0 {
+				t.send(c, asks)
+			} else {
+				t.probe(c)
+			}
 		case !c.view.Pipe.Silent(t.clock):
 		case t.other(c):
 			c.view.Mute = true

@@ -328,6 +328,7 @@ func (t *Torrent) measure(d time.Duration) {
 		c.given += (float64(down-c.lastDown)/d.Seconds() - c.given) / 4
 		c.taken += (float64(up-c.lastUp)/d.Seconds() - c.taken) / 4
 		c.lastDown, c.lastUp = down, up
+		c.nudges /= 2
 	}
 }
 

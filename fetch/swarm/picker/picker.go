@@ -37,6 +37,8 @@ import (
 )
 
 const (
+	// A block is taken for passed over so long after the time it was predicted for.
+	overdue   = 300 * time.Millisecond
 	slack     = 12 * time.Millisecond
 	maxOwners = 3 // two can both be slow
 	// After a piece that a peer would bring too late, none is tried that is not so far
@@ -421,7 +423,7 @@ func (peer *Peer) ask(piece, b, size int, now, finish time.Time) Request {
 
 // Explore assigns up to room blocks of the pieces that are wanted last to a peer that
 // is not known yet, so that it gets to be: taken for slow, it would never be in time
-// where others are fast.
+// where others are fast. A peer that pauses is asked for some of them as well.
 func (k *Picker) Explore(peer *Peer, now time.Time, room int) (ask []Request) {
 	for _, p := range slices.Backward(k.pieces) {
 		if p.free == 0 || !p.may(peer, now) {
@@ -513,6 +515,12 @@ func (s *Swarm) predict() map[blockID]time.Time {
 		for _, r := range q.Asked {
 			ahead += r.Size
 			id, when := blockID{r.Piece, r.Block}, q.Pipe.Arrival(s.now, ahead)
+			if late := s.now.Sub(r.Due); late > 0 {
+				// Passed over: a seed that checks this piece serves others meanwhile.
+				if stuck := s.now.Add(late * 7 / 10); stuck.After(when) {
+					when = stuck
+				}
+			}
 			if old, ok := at[id]; !ok || when.Before(old) {
 				at[id] = when
 			}
@@ -554,6 +562,17 @@ func (k *Picker) again(p *Piece, at map[blockID]time.Time, s *Swarm) (Twice, boo
 	bl.n++
 	at[blockID{p.Index, last}] = soonest
 	return Twice{Peer: best, Request: best.ask(p.Index, last, size, s.now, soonest)}, true
+}
+
+// Overdue returns the bytes asked that should have come long ago, while the peer
+// brings others: they are not in the way of what would be asked now.
+func (peer *Peer) Overdue(now time.Time) (n int) {
+	for _, r := range peer.Asked {
+		if now.Sub(r.Due) > overdue {
+			n += r.Size
+		}
+	}
+	return n
 }
 
 // Done removes a request of peer and returns it.

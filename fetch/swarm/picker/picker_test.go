@@ -447,3 +447,31 @@ func TestProbeOwnsNothing(t *testing.T) {
 		t.Error("a peer without the piece is probed")
 	}
 }
+
+// A peer passes a piece over and serves others: what is late is asked of somebody
+// else, and does not fill the peer's queue.
+func TestPassedOverPieceIsAskedElsewhere(t *testing.T) {
+	s := newSim(t, seeder(4e6, 20e6), seeder(4e6, 20e6))
+	s.bring(0, 1)
+	s.pick.Want(7, 4*blockLen, s.now, true, nil)
+	first := s.peers[0]
+	asks := s.pick.Next(&first.Peer, View([]*Peer{&first.Peer}, s.now), 4)
+	if len(asks) != 4 {
+		t.Fatalf("asked %v", asks)
+	}
+	if twice := s.pick.Hedge(View(s.views(), s.now), 1<<20); len(twice) > 0 {
+		t.Errorf("asked twice at once: %v", twice)
+	}
+	for range 50 { // other blocks keep coming
+		s.now = s.now.Add(20 * time.Millisecond)
+		first.Pipe.Sent(s.now, blockLen)
+		first.Pipe.Arrived(s.now, s.now.Add(-30*time.Millisecond), s.now, blockLen)
+	}
+	if n := first.Overdue(s.now); n != 4*blockLen {
+		t.Errorf("%d bytes are overdue", n)
+	}
+	twice := s.pick.Hedge(View(s.views(), s.now), 1<<20)
+	if len(twice) != 4 || twice[0].Peer != &s.peers[1].Peer {
+		t.Errorf("after a second: %v", twice)
+	}
+}
