@@ -58,9 +58,8 @@
 // Rejected: units of a piece with the blocks served early from inside of them, which
 // would leave the cache, the journal and eviction with two sizes of what is verified;
 // here only the words on the wire are translated (units.go). Units larger than a block,
-// for fewer flights: a read of 64 KiB at any page would bring up to twice as much, and
-// sequential reading gained nothing that could be measured. Asking for hashes of all
-// the file ahead of its blocks: no read was sooner.
+// for fewer flights: a read of 64 KiB at any page would bring up to twice as much.
+// Asking for hashes of all the file ahead of its blocks: no read was sooner.
 //
 // A hybrid's two halves can hash different bytes. One half rules, always the same (see
 // metainfo), so what a reader sees never depends on which peers it met. If what came
