@@ -76,8 +76,9 @@ func (t *Torrent) refill(c *conn) {
 // fill keeps limit blocks on the way from c, if at least so many are missing.
 func (t *Torrent) fill(c *conn, s *picker.Swarm, limit, least int) {
 	room := limit - c.view.Pipe.Outstanding()/wire.BlockSize
-	if room < least && !c.view.Pipe.Pausing(t.clock) && len(c.view.Asked) < 2*limit {
-		room += c.view.Overdue(t.clock) / wire.BlockSize
+	if room < least {
+		// Never above what the peer's queue holds: it would drop the rest.
+		room = min(room+c.view.PassedOver(t.clock)/wire.BlockSize, c.view.Pipe.Most()-len(c.view.Asked))
 	}
 	if room < least || c.view.Mute || c.view.Choked && c.view.Allow == nil {
 		return

@@ -68,7 +68,7 @@ type Request struct {
 	Size         int
 	Sent         time.Time
 	Due          time.Time // predicted arrival
-	Skipped      int       // later requests that were answered before, counted for the oldest
+	Skipped      int       // later requests that were answered before
 }
 
 // Piece is a piece that someone wants.
@@ -515,8 +515,8 @@ func (s *Swarm) predict() map[blockID]time.Time {
 		for _, r := range q.Asked {
 			ahead += r.Size
 			id, when := blockID{r.Piece, r.Block}, q.Pipe.Arrival(s.now, ahead)
-			if late := s.now.Sub(r.Due); late > 0 {
-				// Passed over: a seed that checks this piece serves others meanwhile.
+			if late := s.now.Sub(r.Due); late > 0 && r.Skipped > 0 {
+				// A seed that checks this piece serves others meanwhile.
 				if stuck := s.now.Add(late * 7 / 10); stuck.After(when) {
 					when = stuck
 				}
@@ -564,11 +564,11 @@ func (k *Picker) again(p *Piece, at map[blockID]time.Time, s *Swarm) (Twice, boo
 	return Twice{Peer: best, Request: best.ask(p.Index, last, size, s.now, soonest)}, true
 }
 
-// Overdue returns the bytes asked that should have come long ago, while the peer
-// brings others: they are not in the way of what would be asked now.
-func (peer *Peer) Overdue(now time.Time) (n int) {
+// PassedOver returns the bytes asked that should have come long ago, and that the peer
+// has left aside for later ones: they are not in the way of what would be asked now.
+func (peer *Peer) PassedOver(now time.Time) (n int) {
 	for _, r := range peer.Asked {
-		if now.Sub(r.Due) > overdue {
+		if r.Skipped > 0 && now.Sub(r.Due) > overdue {
 			n += r.Size
 		}
 	}
@@ -583,7 +583,9 @@ func (peer *Peer) Done(piece, b int) (Request, bool) {
 				peer.Asked = peer.Asked[1:] // the usual case: peers answer in order
 			} else {
 				peer.Asked = slices.Delete(peer.Asked, i, i+1)
-				peer.Asked[0].Skipped++
+				for j := range i {
+					peer.Asked[j].Skipped++
+				}
 			}
 			return r, true
 		}

@@ -462,13 +462,18 @@ func TestPassedOverPieceIsAskedElsewhere(t *testing.T) {
 	if twice := s.pick.Hedge(View(s.views(), s.now), 1<<20); len(twice) > 0 {
 		t.Errorf("asked twice at once: %v", twice)
 	}
-	for range 50 { // other blocks keep coming
-		s.now = s.now.Add(20 * time.Millisecond)
-		first.Pipe.Sent(s.now, blockLen)
-		first.Pipe.Arrived(s.now, s.now.Add(-30*time.Millisecond), s.now, blockLen)
+	s.pick.Want(8, 1<<20, s.now.Add(time.Hour), false, nil)
+	if n := first.PassedOver(s.now.Add(time.Second)); n > 0 {
+		t.Errorf("%d bytes of a peer that is merely late are passed over", n)
 	}
-	if n := first.Overdue(s.now); n != 4*blockLen {
-		t.Errorf("%d bytes are overdue", n)
+	for b := range 50 { // other blocks keep coming
+		r := first.ask(8, b, blockLen, s.now, s.now)
+		s.now = s.now.Add(20 * time.Millisecond)
+		first.Done(8, b)
+		first.Pipe.Arrived(s.now, r.Sent, r.Due, blockLen)
+	}
+	if n := first.PassedOver(s.now); n != 4*blockLen {
+		t.Errorf("%d bytes are passed over", n)
 	}
 	twice := s.pick.Hedge(View(s.views(), s.now), 1<<20)
 	if len(twice) != 4 || twice[0].Peer != &s.peers[1].Peer {

@@ -144,19 +144,24 @@ func (p *Pipe) Gone(n int) { p.outstanding = max(0, p.outstanding-n) }
 // Limit returns how many blocks to keep on the way. share is how many blocks that
 // someone waits for there are for each peer.
 func (p *Pipe) Limit(share int) int {
-	reqq := p.Reqq
-	if reqq <= 0 {
-		reqq = 250
-	}
-	reqq -= reqq / 8 // what comes too many is dropped, by Transmission without a word
 	if !p.Known() {
-		return min(max(unknownLimit, min(share, unknownMost)), reqq)
+		return min(max(unknownLimit, min(share, unknownMost)), p.Most())
 	}
 	n := p.Rate() * (p.RTT + TargetQueue).Seconds() / wire.BlockSize
 	if p.inBursts() {
 		n = math.Max(n, math.Min(2*p.Rate()*p.gap/wire.BlockSize, maxBurst))
 	}
-	return min(max(2, int(n)), reqq)
+	return min(max(2, int(n)), p.Most())
+}
+
+// Most returns how many blocks may ever be on the way: an eighth less than the peer's
+// queue holds, because what comes too many is dropped, by Transmission without a word.
+func (p *Pipe) Most() int {
+	reqq := p.Reqq
+	if reqq <= 0 {
+		reqq = 250
+	}
+	return reqq - reqq/8
 }
 
 func (p *Pipe) block() time.Duration { return secs(wire.BlockSize / p.Rate()) }
