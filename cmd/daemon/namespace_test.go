@@ -37,7 +37,7 @@ func namespaced(t *testing.T) bool {
 		}
 		t.Skip("no network namespace, it needs root: ", err)
 	}
-	if err == nil && strings.Contains(string(out), "--- SKIP: "+t.Name()) {
+	if err == nil && os.Getenv("CI") != "true" && strings.Contains(string(out), "--- SKIP: "+t.Name()) {
 		t.Skipf("%s", out)
 	}
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {

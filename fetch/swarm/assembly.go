@@ -25,34 +25,85 @@ type assembly interface {
 	evidence() evidence
 }
 
-// pieceAssembly is one piece on its way, where v1 piece hashes rule. Blocks are written to the store and hashed as
-// they arrive, by the goroutine of the peer that brought them, while they are warm
-// in its processor's cache; only blocks that overtake others are copied. The disk is
-// not read again.
-//
-// A block is claimed under the lock before it is written, so two copies of it never
-// write at once, and nothing writes after the piece is done: a duplicate can not
-// spoil what was verified.
-type pieceAssembly struct {
+// blocks is what both kinds of assembly are made of. A block is claimed under the lock
+// before it is written, so two copies of it never write at once, and nothing writes
+// after the unit is done: a duplicate can not spoil what was verified.
+type blocks struct {
 	index int
 	size  int
-	off   int64 // of the piece in the torrent
-	want  [sha1.Size]byte
+	off   int64 // of the unit in the torrent
 	store Store
 
 	mu      sync.Mutex
 	state   []blockState
+	from    []*conn // who brought each block
+	writing int     // goroutines inside accept
+	quiet   sync.Cond
+	done    bool // nothing is taken any more
+	good    bool // committed
+}
+
+// init makes room for all blocks and returns how many there are.
+func (a *blocks) init(index, size int, off int64, store Store) (n int) {
+	n = (size + wire.BlockSize - 1) / wire.BlockSize
+	a.index, a.size, a.off, a.store = index, size, off, store
+	a.state, a.from = make([]blockState, n), make([]*conn, n)
+	a.quiet.L = &a.mu
+	return n
+}
+
+func (a *blocks) number() int { return a.index }
+func (a *blocks) bytes() int  { return a.size }
+
+// claim reports whether from may write block b; leaveLocked ends that.
+func (a *blocks) claim(b int, from *conn) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.done || a.state[b] != blockFree || from.barred.Load() {
+		return false
+	}
+	a.state[b] = blockWriting
+	a.writing++
+	return true
+}
+
+func (a *blocks) leaveLocked() {
+	if a.writing--; a.writing == 0 {
+		a.quiet.Broadcast()
+	}
+}
+
+func (a *blocks) stop() (committed bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.done = true
+	for a.writing > 0 {
+		a.quiet.Wait()
+	}
+	return a.good
+}
+
+func (a *blocks) here(b int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.state[b] == blockWritten
+}
+
+// pieceAssembly is one piece on its way, where v1 piece hashes rule. Blocks are written
+// to the store and hashed as they arrive, by the goroutine of the peer that brought
+// them, while they are warm in its processor's cache; only blocks that overtake others
+// are copied. The disk is not read again.
+type pieceAssembly struct {
+	blocks
+	want [sha1.Size]byte
+
+	// Guarded by mu.
 	early   [][]byte // blocks written before the hash came to them
-	from    []*conn  // who brought each block
 	sums    []uint64 // fingerprint of each block, to find who lied
 	next    int      // first block not hashed
 	hash    hash.Hash
 	hashing bool // one goroutine hashes at a time
 	restart bool // hash again from the first block
-	writing int  // goroutines inside accept
-	quiet   sync.Cond
-	done    bool // nothing is taken any more
-	good    bool // committed
 }
 
 type blockState uint8
@@ -79,28 +130,16 @@ const (
 var fingerprint = maphash.MakeSeed()
 
 func newPieceAssembly(index, size int, off int64, want [sha1.Size]byte, store Store) *pieceAssembly {
-	n := (size + wire.BlockSize - 1) / wire.BlockSize
-	a := &pieceAssembly{
-		index: index, size: size, off: off, want: want, store: store, hash: sha1.New(),
-		state: make([]blockState, n), early: make([][]byte, n), from: make([]*conn, n), sums: make([]uint64, n),
-	}
-	a.quiet.L = &a.mu
+	a := &pieceAssembly{want: want, hash: sha1.New()}
+	n := a.init(index, size, off, store)
+	a.early, a.sums = make([][]byte, n), make([]uint64, n)
 	return a
 }
 
-func (a *pieceAssembly) number() int { return a.index }
-func (a *pieceAssembly) bytes() int  { return a.size }
-
 func (a *pieceAssembly) accept(b int, data []byte, from *conn) (outcome, error) {
-	a.mu.Lock()
-	if a.done || a.state[b] != blockFree || from.barred.Load() {
-		a.mu.Unlock()
+	if !a.claim(b, from) {
 		return duplicate, nil
 	}
-	a.state[b] = blockWriting
-	a.writing++
-	a.mu.Unlock()
-
 	err := a.store.WriteAt(data, a.off+int64(b)*wire.BlockSize)
 	sum := maphash.Bytes(fingerprint, data)
 
@@ -178,22 +217,6 @@ func (a *pieceAssembly) finishLocked() outcome {
 	return complete
 }
 
-func (a *pieceAssembly) leaveLocked() {
-	if a.writing--; a.writing == 0 {
-		a.quiet.Broadcast()
-	}
-}
-
-func (a *pieceAssembly) stop() (committed bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.done = true
-	for a.writing > 0 {
-		a.quiet.Wait()
-	}
-	return a.good
-}
-
 func (a *pieceAssembly) purge(peer *conn) (blocks []int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -212,12 +235,6 @@ func (a *pieceAssembly) purge(peer *conn) (blocks []int) {
 		a.hash.Reset()
 	}
 	return blocks
-}
-
-func (a *pieceAssembly) here(b int) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.state[b] == blockWritten
 }
 
 // evidence is who brought which block of a piece, and what it looked like.

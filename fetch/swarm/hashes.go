@@ -407,11 +407,11 @@ func (h *hashing) settle(a *unitAssembly, leaves []merkle.Hash) {
 	liars, done := a.prove(leaves)
 	for c, blocks := range liars {
 		t.tossed.Add(int64(len(blocks)) * wire.BlockSize)
-		t.picks.Missing(a.unit, blocks)
-		t.lied(c, a.unit)
+		t.picks.Missing(a.index, blocks)
+		t.lied(c, a.index)
 	}
 	if done {
-		t.landed(a.unit)
+		t.landed(a.index)
 	}
 	if len(liars) > 0 {
 		t.fresh = true
@@ -552,7 +552,7 @@ func (h *hashing) tryWhole(u int) {
 	delete(h.whole, piece) // its want ends with the units
 	for _, a := range units {
 		if _, done := a.prove(a.whole()); done {
-			t.landed(a.unit)
+			t.landed(a.index)
 		}
 	}
 }

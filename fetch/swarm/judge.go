@@ -36,22 +36,9 @@ func (t *Torrent) spoiled(p int) {
 	}
 	t.flying.drop(p)
 	t.tossed.Add(int64(as.bytes()))
-	ev := as.evidence()
-	f := t.failure(p)
-	f.times++
-	f.at = t.clock
-	blamed := ev.peers()
-	t.log.Warn("piece does not match its hash", "piece", p, "peers", len(blamed), "times", f.times)
 	// The assembly is over; its room stays charged to the piece until it is given up.
 	t.store.Abandon(p)
-	if len(blamed) == 1 {
-		t.ban(blamed[0], lied{p})
-	} else {
-		f.evidence = append(f.evidence, ev)
-		for _, c := range blamed {
-			c.suspect = true
-		}
-	}
+	f := t.blame(p, as.evidence())
 	if t.hopeless(p, f) {
 		t.fail(p, &CorruptError{Hash: t.hash, Piece: p})
 		return
@@ -64,30 +51,9 @@ func (t *Torrent) spoiled(p int) {
 	}
 }
 
-// spoiledWhole is spoiled for a piece that was fetched whole because nobody has its
-// leaves; units are what came of it. Who sent it has hashed it by now, so the leaves
-// are asked for again: they would say who lied.
-func (t *Torrent) spoiledWhole(p int, units []*unitAssembly) {
-	first, last := t.grid.of(p)
-	per := int(t.grid.unit / wire.BlockSize)
-	ev := evidence{from: make([]*conn, (last-first)*per), sums: make([]uint64, (last-first)*per)}
-	for _, a := range units {
-		e := a.evidence()
-		copy(ev.from[(a.unit-first)*per:], e.from)
-		copy(ev.sums[(a.unit-first)*per:], e.sums)
-	}
-	halves := t.info.V1 && t.matchesV1(p)
-	for _, a := range units {
-		a.stop()
-		t.flying.drop(a.unit)
-		t.tossed.Add(int64(a.size))
-		t.store.Abandon(a.unit)
-	}
-	if halves {
-		// Nobody lied: this is what v1 peers have. The tree rules, so nobody gets it.
-		t.failPiece(p, &CorruptError{Hash: t.hash, Piece: p, Halves: true})
-		return
-	}
+// blame notes that a piece failed. Who sent all of it is banned; of several each is a
+// suspect until a good copy tells.
+func (t *Torrent) blame(p int, ev evidence) *failure {
 	f := t.failure(p)
 	f.times++
 	f.at = t.clock
@@ -101,6 +67,34 @@ func (t *Torrent) spoiledWhole(p int, units []*unitAssembly) {
 			c.suspect = true
 		}
 	}
+	return f
+}
+
+// spoiledWhole is spoiled for a piece that was fetched whole because nobody has its
+// leaves; units are what came of it. Who sent it has hashed it by now, so the leaves
+// are asked for again: they would say who lied.
+func (t *Torrent) spoiledWhole(p int, units []*unitAssembly) {
+	first, last := t.grid.of(p)
+	per := int(t.grid.unit / wire.BlockSize)
+	ev := evidence{from: make([]*conn, (last-first)*per), sums: make([]uint64, (last-first)*per)}
+	for _, a := range units {
+		e := a.evidence()
+		copy(ev.from[(a.index-first)*per:], e.from)
+		copy(ev.sums[(a.index-first)*per:], e.sums)
+	}
+	halves := t.info.V1 && t.matchesV1(p)
+	for _, a := range units {
+		a.stop()
+		t.flying.drop(a.index)
+		t.tossed.Add(int64(a.size))
+		t.store.Abandon(a.index)
+	}
+	if halves {
+		// Nobody lied: this is what v1 peers have. The tree rules, so nobody gets it.
+		t.failPiece(p, &CorruptError{Hash: t.hash, Piece: p, Halves: true})
+		return
+	}
+	f := t.blame(p, ev)
 	if t.hopeless(p, f) {
 		t.failPiece(p, &CorruptError{Hash: t.hash, Piece: p})
 		return

@@ -2,7 +2,6 @@ package swarm
 
 import (
 	"encoding/binary"
-	"sync"
 
 	"github.com/btmount/btmount/fetch/swarm/merkle"
 	"github.com/btmount/btmount/fetch/swarm/wire"
@@ -13,47 +12,26 @@ import (
 // Once the leaves are proven, a wrong block is known when it comes, and who sent it;
 // until then blocks wait for their proof, and a unit with all of them is not yet good.
 type unitAssembly struct {
-	unit  int
-	size  int
-	off   int64
-	grid  *grid
-	store Store
+	blocks
+	grid *grid
 
-	mu      sync.Mutex
+	// Guarded by mu.
 	leaves  []merkle.Hash // proven; nil until they are
-	state   []blockState
-	from    []*conn
 	sums    []merkle.Hash
 	missing int // blocks
-	writing int // goroutines inside accept
-	quiet   sync.Cond
-	done    bool
-	good    bool
 }
 
 func newUnitAssembly(u int, g *grid, store Store, leaves []merkle.Hash) *unitAssembly {
-	n := (g.size(u) + wire.BlockSize - 1) / wire.BlockSize
-	a := &unitAssembly{
-		unit: u, size: g.size(u), off: int64(u) * g.unit, grid: g, store: store, leaves: leaves,
-		state: make([]blockState, n), from: make([]*conn, n), sums: make([]merkle.Hash, n), missing: n,
-	}
-	a.quiet.L = &a.mu
+	a := &unitAssembly{grid: g, leaves: leaves}
+	a.missing = a.init(u, g.size(u), int64(u)*g.unit, store)
+	a.sums = make([]merkle.Hash, a.missing)
 	return a
 }
 
-func (a *unitAssembly) number() int { return a.unit }
-func (a *unitAssembly) bytes() int  { return a.size }
-
 func (a *unitAssembly) accept(b int, data []byte, from *conn) (outcome, error) {
-	a.mu.Lock()
-	if a.done || a.state[b] != blockFree || from.barred.Load() {
-		a.mu.Unlock()
+	if !a.claim(b, from) {
 		return duplicate, nil
 	}
-	a.state[b] = blockWriting
-	a.writing++
-	a.mu.Unlock()
-
 	err := a.store.WriteAt(data, a.off+int64(b)*wire.BlockSize)
 	sum := merkle.Leaf(data)
 
@@ -85,7 +63,7 @@ func (a *unitAssembly) commitLocked() bool {
 	}
 	a.done, a.good = true, true
 	tag := a.grid.tag(a.leaves)
-	a.store.Commit(a.unit, tag[:])
+	a.store.Commit(a.index, tag[:])
 	return true
 }
 
@@ -122,22 +100,6 @@ func (a *unitAssembly) whole() []merkle.Hash {
 	return a.sums
 }
 
-func (a *unitAssembly) leaveLocked() {
-	if a.writing--; a.writing == 0 {
-		a.quiet.Broadcast()
-	}
-}
-
-func (a *unitAssembly) stop() (committed bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.done = true
-	for a.writing > 0 {
-		a.quiet.Wait()
-	}
-	return a.good
-}
-
 // purge leaves proven blocks alone: they are right, whoever sent them.
 func (a *unitAssembly) purge(peer *conn) (blocks []int) {
 	a.mu.Lock()
@@ -153,12 +115,6 @@ func (a *unitAssembly) purge(peer *conn) (blocks []int) {
 		}
 	}
 	return blocks
-}
-
-func (a *unitAssembly) here(b int) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.state[b] == blockWritten
 }
 
 func (a *unitAssembly) evidence() evidence {
