@@ -67,6 +67,23 @@ func (a *blocks) claim(b int, from *conn) bool {
 	return true
 }
 
+// write stores a block that was claimed. If the store panics the claim is given back, so
+// that stop waits for nobody.
+func (a *blocks) write(b int, data []byte) error {
+	ok := false
+	defer func() {
+		if !ok {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.state[b] = blockFree
+			a.leaveLocked()
+		}
+	}()
+	err := a.store.WriteAt(data, a.off+int64(b)*wire.BlockSize)
+	ok = true
+	return err
+}
+
 func (a *blocks) leaveLocked() {
 	if a.writing--; a.writing == 0 {
 		a.quiet.Broadcast()
@@ -140,7 +157,7 @@ func (a *pieceAssembly) accept(b int, data []byte, from *conn) (outcome, error) 
 	if !a.claim(b, from) {
 		return duplicate, nil
 	}
-	err := a.store.WriteAt(data, a.off+int64(b)*wire.BlockSize)
+	err := a.write(b, data)
 	sum := maphash.Bytes(fingerprint, data)
 
 	a.mu.Lock()
@@ -186,20 +203,25 @@ func (a *pieceAssembly) advanceLocked(b int, data []byte) (outcome, error) {
 			chunk = data
 		}
 		a.early[n] = nil
-		a.mu.Unlock()
-		var err error
-		if chunk == nil { // hashed before, and hashed again because another block was bad
-			chunk = make([]byte, min(wire.BlockSize, a.size-n*wire.BlockSize))
-			err = a.store.ReadBack(chunk, a.off+int64(n)*wire.BlockSize)
-		}
-		a.hash.Write(chunk)
-		a.mu.Lock()
-		if err != nil {
+		if err := a.hashUnlocked(n, chunk); err != nil {
 			a.state[n] = blockFree
 			return failed, err
 		}
 		a.next++
 	}
+}
+
+// hashUnlocked hashes block n with the lock let go; chunk is nil if it was hashed before,
+// and is hashed again because another block was bad.
+func (a *pieceAssembly) hashUnlocked(n int, chunk []byte) (err error) {
+	a.mu.Unlock()
+	defer a.mu.Lock() // also when the store panics: who called unlocks it
+	if chunk == nil {
+		chunk = make([]byte, min(wire.BlockSize, a.size-n*wire.BlockSize))
+		err = a.store.ReadBack(chunk, a.off+int64(n)*wire.BlockSize)
+	}
+	a.hash.Write(chunk)
+	return err
 }
 
 // finishLocked compares the hash. A good piece is committed here, under the lock,
@@ -212,8 +234,8 @@ func (a *pieceAssembly) finishLocked() outcome {
 	if [sha1.Size]byte(a.hash.Sum(nil)) != a.want {
 		return corrupt
 	}
-	a.good = true
 	a.store.Commit(a.index, nil)
+	a.good = true
 	return complete
 }
 

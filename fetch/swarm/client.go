@@ -15,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/btmount/btmount/fetch/swarm/discovery"
+	"github.com/btmount/btmount/fetch/swarm/fault"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 	"github.com/btmount/btmount/fetch/swarm/network"
 )
@@ -229,7 +230,12 @@ func (c *Client) Close() error {
 func (c *Client) accept(ctx context.Context, n net.Conn) {
 	stop := context.AfterFunc(ctx, func() { n.Close() })
 	defer stop()
-	conn, t, err := c.receive(ctx, n)
+	var conn *conn
+	var t *Torrent
+	err := fault.Catch(c.log, "the handshake of a peer", func() (err error) {
+		conn, t, err = c.receive(ctx, n)
+		return err
+	})
 	<-c.incoming
 	if err != nil {
 		c.log.Debug("incoming connection refused", "peer", n.RemoteAddr(), "err", err)

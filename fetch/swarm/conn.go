@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/btmount/btmount/fetch/swarm/choker"
+	"github.com/btmount/btmount/fetch/swarm/fault"
 	"github.com/btmount/btmount/fetch/swarm/picker"
 	"github.com/btmount/btmount/fetch/swarm/wire"
 )
@@ -137,15 +138,20 @@ func (c *conn) request(asks []picker.Request) {
 	if len(asks) == 0 {
 		return
 	}
+	c.write(c.ask(asks))
+}
+
+// ask notes the requests and encodes them.
+func (c *conn) ask(asks []picker.Request) []byte {
 	b := make([]byte, 0, 17*len(asks))
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, r := range asks {
 		piece, begin := c.t.grid.wire(r.Piece, r.Block)
 		c.asked[blockKey{piece, begin, r.Size}]++
 		b = wire.AppendRange(b, pp.Request, piece, begin, r.Size)
 	}
-	c.mu.Unlock()
-	c.write(b)
+	return b
 }
 
 // cancel takes requests back. The blocks stay "asked": most come all the same. With
@@ -231,6 +237,9 @@ func (c *conn) read(ctx context.Context) error {
 			if len(batch) >= 64 || ok && a.what != stored {
 				flush()
 			}
+			if f := (*fault.Error)(nil); a.err != nil && errors.As(a.err, &f) {
+				return f
+			}
 			if err := take(ctx, c.t.client.cfg.DownLimit, len(m.Payload)); err != nil {
 				return err
 			}
@@ -271,13 +280,24 @@ func (c *conn) block(m *wire.Message) (a arrival, ok bool) {
 	a = arrival{piece: unit, block: block, size: key.size, what: duplicate}
 	c.down.Add(int64(key.size))
 	if as := c.t.flying.find(unit); as != nil {
-		a.what, a.err = as.accept(a.block, m.Payload, c)
+		a.what, a.err = c.give(as, a.block, m.Payload)
 	}
 	if a.what == duplicate {
 		c.wasted.Add(int64(key.size))
 	}
 	a.at = time.Now()
 	return a, true
+}
+
+// give gives a block to its unit. After a fault the unit is in no known state: it fails,
+// and is fetched anew.
+func (c *conn) give(as assembly, b int, data []byte) (what outcome, err error) {
+	what = failed
+	err = fault.Catch(c.t.log, "a block of a peer", func() (err error) {
+		what, err = as.accept(b, data, c)
+		return err
+	})
+	return what, err
 }
 
 // answerLocked takes one request as answered, if there was one. A block is asked twice

@@ -27,6 +27,7 @@
 //	picker      which block to ask of whom, and which of two               (pure)
 //	choker      whom to serve                                              (pure)
 //	merkle      the hash trees of BEP 52                                   (pure)
+//	fault       keeps a panic where it happened
 //	units.go    units, and what peers call them
 //	assembly.go one piece on its way: stored and hashed as blocks come; unit.go: one
 //	            unit of a v2 torrent
@@ -91,4 +92,13 @@
 // connection's goroutines share and is a leaf. assembly.mu is held across Commit, so
 // that it is certain whether a piece was committed when an assembly is stopped;
 // Commit takes the cache's object lock, which is a leaf. Run waits for no peer.
+//
+// # Faults of ours
+//
+// A panic ends what it happened in, and nothing more (package fault). In the goroutines of
+// a connection, a dial or an announce that is one connection, one dial or one announce; a
+// unit whose block panicked fails and is fetched anew. In Run, or in what Run can not do
+// without, it is the torrent: every Fetch returns a FaultError, which is permanent, so that
+// readers get EIO and do not wait; Run returns it too once every goroutine has ended. The
+// torrent has to be made anew: what a panic left half done is not gone on with.
 package swarm

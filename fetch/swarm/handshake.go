@@ -89,7 +89,7 @@ func (c *Client) try(ctx context.Context, t *Torrent, addr netip.AddrPort, crypt
 	stop := context.AfterFunc(ctx, func() { n.Close() })
 	defer stop()
 	defer func() {
-		if err != nil {
+		if out == nil { // failed, or panics
 			n.Close()
 		}
 	}()

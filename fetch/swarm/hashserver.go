@@ -3,6 +3,7 @@ package swarm
 import (
 	pp "github.com/anacrolix/torrent/peer_protocol"
 
+	"github.com/btmount/btmount/fetch/swarm/fault"
 	"github.com/btmount/btmount/fetch/swarm/merkle"
 	"github.com/btmount/btmount/fetch/swarm/wire"
 )
@@ -141,14 +142,17 @@ func (s *hashServer) work() {
 	leaves := s.leaves(j)
 	store, g := t.store, s.h.grid
 	t.pool.group.Go(func() { // ends with the job
-		for p := j.first; p < j.last; p++ {
-			if leaves[p] == nil {
-				off := int64(p) * g.info.PieceLength
-				if leaves[p] = sumStored(store, off, g.end(p)); leaves[p] == nil {
-					break
+		_ = fault.Catch(t.log, "the hashing for a peer", func() error {
+			for p := j.first; p < j.last; p++ {
+				if leaves[p] == nil {
+					off := int64(p) * g.info.PieceLength
+					if leaves[p] = sumStored(store, off, g.end(p)); leaves[p] == nil {
+						break
+					}
 				}
 			}
-		}
+			return nil
+		})
 		t.post(func() { s.done(j, leaves) })
 	})
 }

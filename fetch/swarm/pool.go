@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/btmount/btmount/fetch/swarm/discovery"
+	"github.com/btmount/btmount/fetch/swarm/fault"
 	"github.com/btmount/btmount/fetch/swarm/network"
 )
 
@@ -18,6 +19,7 @@ type pool struct {
 	t        *Torrent
 	client   *Client
 	ctx      context.Context
+	fail     context.CancelCauseFunc // ends ctx
 	group    *sync.WaitGroup
 	stopMore context.CancelFunc // ends the DHT search and local discovery
 	known_   map[netip.AddrPort]*candidate
@@ -55,13 +57,25 @@ func newPool(c *Client, t *Torrent) pool {
 	return pool{t: t, client: c, known_: map[netip.AddrPort]*candidate{}}
 }
 
-func (p *pool) start(ctx context.Context, group *sync.WaitGroup) { p.ctx, p.group = ctx, group }
+func (p *pool) start(ctx context.Context, fail context.CancelCauseFunc, group *sync.WaitGroup) {
+	p.ctx, p.fail, p.group = ctx, fail, group
+}
+
+// background runs f beside the torrent. A fault in it ends the torrent.
+func (p *pool) background(in string, f func() error) {
+	p.group.Go(func() {
+		err := fault.Catch(p.t.log, in, f)
+		if e := (*fault.Error)(nil); errors.As(err, &e) {
+			p.fail(e)
+		}
+	})
+}
 
 // discover starts looking for peers. A private torrent asks its trackers only:
 // no DHT, no PEX, no LSD (BEP 27). What is not known to be public asks the trackers and
 // the DHT, since a magnet without trackers has nothing else; gotInfo stops the
 // rest when the info turns out to be private.
-func (t *Torrent) discover(ctx context.Context, group *sync.WaitGroup, private bool) {
+func (t *Torrent) discover(ctx context.Context, private bool) {
 	p := &t.pool
 	for _, h := range t.names() {
 		if len(t.cfg.Trackers) == 0 {
@@ -71,7 +85,7 @@ func (t *Torrent) discover(ctx context.Context, group *sync.WaitGroup, private b
 		if h == t.hash {
 			p.trackers = tr // of which status tells
 		}
-		group.Go(func() { _ = tr.Run(ctx) })
+		p.background("the announces to trackers", func() error { return tr.Run(ctx) })
 	}
 	if private {
 		return
@@ -81,13 +95,17 @@ func (t *Torrent) discover(ctx context.Context, group *sync.WaitGroup, private b
 	p.stopMore = cancel
 	if l := t.client.cfg.LSD; l != nil {
 		for _, h := range t.names() {
-			group.Go(func() { _ = l.Announce(more, h, t.client.Port, func(ps []discovery.Peer) { t.postFound(ps) }) })
+			p.background("the local search", func() error {
+				return l.Announce(more, h, t.client.Port, func(ps []discovery.Peer) { t.postFound(ps) })
+			})
 		}
 	}
 	if d := t.client.cfg.DHT; d != nil {
 		p.dht = true
 		for _, h := range t.names() {
-			group.Go(func() { _ = d.Announce(more, h, t.client.Port, func(ps []discovery.Peer) { t.postFound(ps) }) })
+			p.background("the DHT search", func() error {
+				return d.Announce(more, h, t.client.Port, func(ps []discovery.Peer) { t.postFound(ps) })
+			})
 		}
 	}
 }
@@ -215,7 +233,11 @@ func (p *pool) room(lost bool) bool {
 // goroutine of its own.
 func (p *pool) connect(c *candidate, source string) {
 	t := p.t
-	conn, err := p.client.dial(p.ctx, t, c.addr)
+	var conn *conn
+	err := fault.Catch(t.log, "the dialling of a peer", func() (err error) {
+		conn, err = p.client.dial(p.ctx, t, c.addr)
+		return err
+	})
 	p.client.halfOpen.Add(-1)
 	if err == nil {
 		conn.source = source
@@ -330,6 +352,8 @@ func (t *Torrent) serve(ctx context.Context, c *conn) {
 		err := t.join(c)
 		if err != nil {
 			t.pool.refused(c, err)
+		} else {
+			t.serving.Add(1)
 		}
 		joined <- err
 	}) {
@@ -340,29 +364,23 @@ func (t *Torrent) serve(ctx context.Context, c *conn) {
 	select {
 	case err = <-joined:
 	case <-t.gone:
-		err = errStopped
+		select {
+		case err = <-joined:
+		default:
+			err = errStopped
+		}
 	}
 	if err != nil {
 		c.close(err)
 		return
 	}
+	defer t.serving.Done()
 	t.client.conns.Add(1)
 	defer t.client.conns.Add(-1)
 	var wg sync.WaitGroup
-	wg.Go(func() { c.close(c.writer(ctx)) })
-	c.close(t.guarded(func() error { return c.read(ctx) }))
+	wg.Go(func() { c.close(fault.Catch(t.log, "what is sent to a peer", func() error { return c.writer(ctx) })) })
+	c.close(fault.Catch(t.log, "what a peer sent", func() error { return c.read(ctx) }))
 	wg.Wait()
 	t.log.Debug("peer left", "peer", c.addr, "why", c.cause())
 	t.post(func() { t.part(c) })
-}
-
-// guarded turns a panic on behalf of one peer into the end of that peer.
-func (t *Torrent) guarded(f func() error) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			t.log.Error("panic while serving a peer", "panic", r)
-			err = errors.New("internal error")
-		}
-	}()
-	return f()
 }

@@ -26,7 +26,7 @@ func TestFoundAsksThePolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr.pool.start(t.Context(), nil)
+	tr.pool.start(t.Context(), nil, nil)
 	tr.pool.dialing = maxDialing // nothing is dialled here
 	var none netip.Addr
 	far, lan, here := netip.MustParseAddr("203.0.113.9"), netip.MustParseAddr("192.168.1.9"), netip.MustParseAddr("127.0.0.1")
@@ -90,7 +90,7 @@ func TestLimitsOfAllTorrents(t *testing.T) {
 		if !waits {
 			tr.info = &metainfo.Info{}
 		}
-		tr.pool.start(ctx, &group)
+		tr.pool.start(ctx, nil, &group)
 		tr.found(peers, "given", netip.Addr{})
 		return tr.pool.dialing
 	}

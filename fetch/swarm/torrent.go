@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/btmount/btmount/cache/extent"
+	"github.com/btmount/btmount/fetch/swarm/fault"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 	"github.com/btmount/btmount/fetch/swarm/picker"
 )
@@ -42,7 +43,9 @@ type Torrent struct {
 	short  atomic.Pointer[metainfo.InfoHash] // the v2 hash cut to 20 bytes, if there is one
 
 	mail      chan func()
-	gone      chan struct{} // closed when Run has returned
+	gone      chan struct{}  // closed when Run handles nothing any more
+	ended     error          // why; written before gone is closed
+	serving   sync.WaitGroup // connections; added to by Run only
 	served    atomic.Pointer[content]
 	rate      atomic.Uint64 // bits of the measured download rate, bytes/s
 	sources   atomic.Int64  // peers connected or known
@@ -218,16 +221,56 @@ func (t *Torrent) Attach(meta *metainfo.Meta, store Store) {
 func (t *Torrent) complete() bool { return t.left.Load() == 0 }
 
 // Run joins the swarm until ctx ends. Then every connection is closed and every
-// Fetch has returned.
+// Fetch has returned. A fault of ours ends it too: the error is a *[FaultError] then,
+// and the torrent has to be made anew, since nobody knows what state it is in.
 func (t *Torrent) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	ctx, cancel := context.WithCancelCause(ctx)
-	t.pool.start(ctx, &group)
+	t.pool.start(ctx, cancel, &group)
+	err := fault.Catch(t.log, "the torrent", func() error { t.loop(ctx); return nil })
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	if f := (*fault.Error)(nil); errors.As(err, &f) {
+		err = &FaultError{Hash: t.hash, Cause: f}
+	}
+	cancel(err)
+	t.ended = err
+	close(t.gone)
+	for c := range t.conns {
+		c.close(err)
+	}
+	group.Wait()
+	t.serving.Wait()
+	_ = fault.Catch(t.log, "the end of the torrent", func() error { t.end(err); return nil })
+	if f := (*FaultError)(nil); errors.As(err, &f) {
+		return f
+	}
+	return nil
+}
+
+// FaultError means that a fault of ours ended a torrent. The log has its stack.
+type FaultError struct {
+	Hash  metainfo.InfoHash
+	Cause error
+}
+
+func (e *FaultError) Error() string {
+	return fmt.Sprintf("torrent %s: %v; the log has more, please report it", e.Hash, e.Cause)
+}
+
+func (e *FaultError) Unwrap() error { return e.Cause }
+
+// Permanent marks the error for the scheduler: who waits is not to wait for a restart.
+func (e *FaultError) Permanent() bool { return true }
+
+// loop handles one event after the other until ctx ends.
+func (t *Torrent) loop(ctx context.Context) {
 	t.clock = time.Now()
 	if t.cfg.Info != nil && t.info == nil {
 		t.setInfo(t.cfg.Info)
 	} else {
-		t.discover(ctx, &group, t.cfg.Private)
+		t.discover(ctx, t.cfg.Private)
 	}
 	t.found(t.cfg.Peers, "given", netip.Addr{})
 	t.found(t.cfg.Hints, "magnet", netip.Addr{})
@@ -247,14 +290,6 @@ func (t *Torrent) Run(ctx context.Context) error {
 		t.tick()
 		timer.Reset(t.rest())
 	}
-	cancel(context.Cause(ctx))
-	close(t.gone)
-	for c := range t.conns {
-		c.close(context.Cause(ctx))
-	}
-	group.Wait()
-	t.end(context.Cause(ctx))
-	return nil
 }
 
 // drain handles what else is in the mailbox, bounded so that the tick gets its turn.
@@ -320,7 +355,7 @@ func (w *want) finish(err error) {
 // setInfo notes the info; pieces are handled once Attach has brought the store.
 func (t *Torrent) setInfo(info *metainfo.Info) {
 	t.info = info
-	t.discover(t.pool.ctx, t.pool.group, t.cfg.Private || info.Private)
+	t.discover(t.pool.ctx, t.cfg.Private || info.Private)
 }
 
 // findByV2 makes a torrent known by its v2 hash, if that is known.
@@ -359,7 +394,7 @@ func (t *Torrent) gotInfo(info *metainfo.Info) {
 	if info.Private {
 		t.pool.private()
 	}
-	t.pool.group.Go(func() { t.cfg.OnInfo(info, nil) })
+	t.pool.background("the mounting of metadata", func() error { t.cfg.OnInfo(info, nil); return nil })
 }
 
 // badInfo is called when the swarm's info will never be mounted.
@@ -368,7 +403,7 @@ func (t *Torrent) badInfo(err error) {
 		return
 	}
 	t.infoErr = err
-	t.pool.group.Go(func() { t.cfg.OnInfo(nil, err) })
+	t.pool.background("the refusal of metadata", func() error { t.cfg.OnInfo(nil, err); return nil })
 }
 
 func (t *Torrent) attach(c *content) {
@@ -403,7 +438,7 @@ func (t *Torrent) Fetch(ctx context.Context, e extent.Extent, due time.Time) err
 	first, last := e.Clip(extent.Extent{Len: c.info.Length}).Units(c.grid.unit)
 	w := &want{first: int(first), last: int(last), due: due, done: make(chan error, 1)}
 	if !t.post(func() { t.want(w) }) {
-		return errStopped
+		return t.stopped()
 	}
 	select {
 	case err := <-w.done:
@@ -412,8 +447,16 @@ func (t *Torrent) Fetch(ctx context.Context, e extent.Extent, due time.Time) err
 		t.post(func() { t.unwant(w) })
 		return context.Cause(ctx)
 	case <-t.gone:
-		return errStopped
+		return t.stopped()
 	}
+}
+
+// stopped returns why Run ended, if it is more than that someone wished it.
+func (t *Torrent) stopped() error {
+	if f := (*FaultError)(nil); errors.As(t.ended, &f) {
+		return f
+	}
+	return errStopped
 }
 
 var errStopped = errors.New("torrent stopped")

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 
 	"github.com/btmount/btmount/fetch/swarm/merkle"
-	"github.com/btmount/btmount/fetch/swarm/wire"
 )
 
 // unitAssembly is one unit on its way, where the v2 tree rules. Every block has a hash
@@ -32,7 +31,7 @@ func (a *unitAssembly) accept(b int, data []byte, from *conn) (outcome, error) {
 	if !a.claim(b, from) {
 		return duplicate, nil
 	}
-	err := a.store.WriteAt(data, a.off+int64(b)*wire.BlockSize)
+	err := a.write(b, data)
 	sum := merkle.Leaf(data)
 
 	a.mu.Lock()
@@ -61,9 +60,10 @@ func (a *unitAssembly) commitLocked() bool {
 	if a.missing > 0 || a.leaves == nil || a.done {
 		return false
 	}
-	a.done, a.good = true, true
+	a.done = true
 	tag := a.grid.tag(a.leaves)
 	a.store.Commit(a.index, tag[:])
+	a.good = true
 	return true
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/btmount/btmount/fetch/swarm/fault"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 	"github.com/btmount/btmount/fetch/swarm/network"
 )
@@ -119,7 +120,7 @@ func (l *LSD) listen(ctx context.Context, g *network.Group) error {
 			return err
 		}
 		if ctx.Err() == nil && n <= lsdPacket && flood.Allow() {
-			l.heard(buf[:n], from.Addr())
+			_ = fault.Catch(l.log, "an announce from the local network", func() error { l.heard(buf[:n], from.Addr()); return nil })
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/btmount/btmount/fetch/swarm/fault"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 	"github.com/btmount/btmount/fetch/swarm/network"
 )
@@ -157,16 +158,34 @@ func (t *Trackers) overNetwork(ctx context.Context, u *url.URL, r request) (repl
 }
 
 // Run announces until ctx ends, and then takes leave of the trackers, which may
-// take two more seconds. It returns nil.
+// take two more seconds. It returns nil, or the fault of ours that ended it.
 func (t *Trackers) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
 	for _, ti := range t.tiers {
-		wg.Go(func() { t.runTier(ctx, ti) })
+		wg.Go(func() {
+			if err := fault.Catch(t.log, "the announces to trackers", func() error { t.runTier(ctx, ti); return nil }); err != nil {
+				fail(err)
+			}
+		})
 	}
 	<-ctx.Done()
 	wg.Wait()
 	t.stop(context.WithoutCancel(ctx))
+	if f := (*fault.Error)(nil); errors.As(context.Cause(ctx), &f) {
+		return f
+	}
 	return nil
+}
+
+// call announces to a tracker. A fault of ours on its answer ends that one announce.
+func (t *Trackers) call(ctx context.Context, tr *tracker, req request) (r reply, err error) {
+	err = fault.Catch(t.log, "an announce to a tracker", func() (err error) {
+		r, err = t.announce(ctx, tr.url, req)
+		return err
+	})
+	return r, err
 }
 
 // Hurry asks every tier again as soon as its tracker permits, and not within 20
@@ -312,7 +331,7 @@ func (t *Trackers) ask(ctx context.Context, tr *tracker) (reply, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, announceTimeout, errors.New("no answer within 15 s"))
 	defer cancel()
 	req := t.request(tr)
-	r, err := t.announce(ctx, tr.url, req)
+	r, err := t.call(ctx, tr, req)
 	if err != nil {
 		if errors.Is(ctx.Err(), context.Canceled) {
 			return r, err // another tracker was faster, or Run ends: no fault of this one
@@ -394,7 +413,7 @@ func (t *Trackers) stop(ctx context.Context) {
 			req := t.request(tr)
 			req.event, req.numWant = stopped, 0
 			wg.Go(func() {
-				if _, err := t.announce(ctx, tr.url, req); err != nil {
+				if _, err := t.call(ctx, tr, req); err != nil {
 					t.log.Debug("tracker was not told that we stop", "tracker", tr.url.Host, "err", err)
 				}
 			})

@@ -137,6 +137,27 @@ func TestTiersInParallel(t *testing.T) {
 	})
 }
 
+// A fault in an announce is a failure of that tracker; the others go on.
+func TestFaultInAnnounce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{answers: map[string]func(context.Context, int) (reply, error){
+			"bad":  func(context.Context, int) (reply, error) { panic("planted") },
+			"good": func(context.Context, int) (reply, error) { return reply{interval: time.Hour}, nil },
+		}}
+		tr, stop := s.run(t, "bad", "good")
+		time.Sleep(time.Second)
+		stop()
+		var failed, worked bool
+		for _, st := range tr.Status() {
+			failed = failed || strings.Contains(st.Failure, "internal error")
+			worked = worked || st.Failure == "" && !st.Last.IsZero()
+		}
+		if !failed || !worked {
+			t.Errorf("%+v", tr.Status())
+		}
+	})
+}
+
 func TestBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{answers: map[string]answer{"a": down, "b": silent}}
