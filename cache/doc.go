@@ -32,7 +32,9 @@
 //
 // Object.mu guards the unit states and waiters of one object and is a leaf:
 // nothing is called and no I/O is done with it held. Store.mu guards budget and
-// object table and is taken before no other lock but Object.mu. body.mu guards one
+// object table and is taken before no other lock but Object.mu. Store.evicting and
+// Object.syncing are taken before both: one eviction, and one sync of an object, at a time,
+// and none while the object is closed. body.mu guards one
 // descriptor and is a leaf; opening a file under it is the one exception to
 // "no I/O under a lock", because everyone who waits for it needs that descriptor.
 package cache

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"cmp"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,14 +32,14 @@ func (s *Store) keepRoom() {
 	}
 }
 
-// evict frees at least need bytes if it can and returns how many it freed.
-// Folders of objects that nobody opened go first, the longest unused one first;
-// then units, least recently used first.
+// evict frees at least need bytes if it can and returns how many it freed. Folders of
+// objects that nobody opened in this session go first, the longest unused one first; then
+// units, and folders of objects that were open and are not now, least recently used first.
 func (s *Store) evict(need int64) (freed int64) {
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
 	for freed < need {
-		n := s.evictDormant()
+		n := s.evictDormant(0)
 		if n == 0 {
 			break
 		}
@@ -62,17 +63,34 @@ func (s *Store) evict(need int64) (freed int64) {
 		if freed >= need {
 			break
 		}
-		freed += v.obj.evict(v.unit, v.stamp) // 0 if it was used or is waited for meanwhile
+		for v.stamp > 0 && freed < need { // folders that were used before this unit
+			n := s.evictDormant(v.stamp - 1)
+			if n == 0 {
+				break
+			}
+			freed += n
+		}
+		if freed < need {
+			freed += v.obj.evict(v.unit, v.stamp) // 0 if it was used or is waited for meanwhile
+		}
+	}
+	for freed < need {
+		n := s.evictDormant(math.MaxUint32)
+		if n == 0 {
+			break
+		}
+		freed += n
 	}
 	return freed
 }
 
-// evictDormant removes the longest unused folder that no object has open.
-func (s *Store) evictDormant() int64 {
+// evictDormant removes the longest unused folder that no object has open, if it was last
+// used at stamp at the latest.
+func (s *Store) evictDormant(stamp uint32) int64 {
 	s.mu.Lock()
 	oldest := ""
 	for name, d := range s.dormant {
-		if oldest == "" || d.at.Before(s.dormant[oldest].at) {
+		if s.stamp(d.at) <= stamp && (oldest == "" || d.at.Before(s.dormant[oldest].at)) {
 			oldest = name
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/btmount/btmount/cache/extent"
 )
@@ -59,6 +60,7 @@ type Object struct {
 	units   int
 	bodies  []*body
 	journal *journal
+	syncing sync.Mutex    // held while the journal is synced, or closed
 	gen     atomic.Uint64 // counts evictions: a read that saw it change is done again
 
 	mu       sync.Mutex
@@ -247,19 +249,26 @@ func (o *Object) dropLeftovers() {
 	}
 }
 
-// Close syncs the object and gives it back to the store. Reads that still wait end with an error.
-func (o *Object) Close() error {
+// Close syncs the object and gives it back to the store, of which it may be had again. No
+// reader or writer may be active any more; reads that still wait end with an error.
+func (o *Object) Close() error { return o.close(true) }
+
+// close leaves no folder of an object that was only looked at, if tidy.
+func (o *Object) close(tidy bool) error {
+	o.store.evicting.Lock() // what is being evicted is charged to neither side
+	defer o.store.evicting.Unlock()
 	o.mu.Lock()
 	o.closed = true
 	for w := range o.waiters {
 		delete(o.waiters, w)
 		w.done <- fmt.Errorf("%s: %w", o.Key, os.ErrClosed)
 	}
-	charged := int64(0)
+	charged, stamp := int64(0), uint32(0)
 	for u := range o.units {
 		if o.present.has(u) || o.suspect.has(u) || o.filling.has(u) {
 			charged += o.cost(u)
 		}
+		stamp = max(stamp, o.stamps[u])
 	}
 	o.mu.Unlock()
 
@@ -267,13 +276,26 @@ func (o *Object) Close() error {
 	for _, b := range o.bodies {
 		o.store.pool.forget(b)
 	}
+	o.syncing.Lock()
 	err = errors.Join(err, o.journal.close())
+	o.syncing.Unlock()
 	s := o.store
-	d := measure(o.dir)
+	var d dormant
+	unused := tidy && charged == 0 && o.journal.next == 0
+	if unused {
+		err = errors.Join(err, os.RemoveAll(o.dir))
+	} else {
+		d = measure(o.dir)
+	}
+	if stamp > 0 {
+		d.at = s.start.Add(time.Duration(stamp) * tick)
+	}
 	s.mu.Lock()
 	if s.objects[o.Key] == o {
 		delete(s.objects, o.Key)
-		s.dormant[string(o.Key)] = d
+		if !unused {
+			s.dormant[string(o.Key)] = d
+		}
 		s.used += d.bytes - charged
 	}
 	s.mu.Unlock()
@@ -281,6 +303,8 @@ func (o *Object) Close() error {
 }
 
 func (o *Object) sync() error {
+	o.syncing.Lock()
+	defer o.syncing.Unlock()
 	var errs error
 	for _, b := range o.bodies {
 		errs = errors.Join(errs, b.sync())

@@ -53,7 +53,17 @@ type Store struct {
 
 type dormant struct {
 	bytes int64
+	data  int64     // of them, those of bodies
 	at    time.Time // last use
+}
+
+// Stored returns how many bytes of an object are on disk, roughly, and when they were
+// used last, without opening it: 0 if the object is open.
+func (s *Store) Stored(key Key) (bytes int64, used time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.dormant[string(key)]
+	return d.data, d.at
 }
 
 // Key names one object: "ih-" and an info-hash, or a CID. It is a folder name.
@@ -125,6 +135,9 @@ func measure(dir string) dormant {
 		}
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
 			d.bytes += st.Blocks * 512
+			if e.Type().IsRegular() && e.Name() != "units" {
+				d.data += st.Blocks * 512
+			}
 		}
 		if e.Name() == "units" {
 			d.at = info.ModTime()
@@ -191,7 +204,7 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	var errs error
 	for _, o := range objects {
-		errs = errors.Join(errs, o.Close())
+		errs = errors.Join(errs, o.close(false))
 	}
 	if errs == nil {
 		s.session.Clean = true
@@ -224,8 +237,19 @@ func (s *Store) Usage() (used, limit int64) {
 	return s.used, s.limit
 }
 
-// clock is a coarse monotonic time in tenths of a second, for recency only.
-func (s *Store) clock() uint32 { return uint32(time.Since(s.start)/(100*time.Millisecond)) + 1 }
+// tick is the unit of clock.
+const tick = 100 * time.Millisecond
+
+// clock is a coarse monotonic time in ticks, for recency only.
+func (s *Store) clock() uint32 { return s.stamp(time.Now()) }
+
+// stamp is what clock said at a time; 0 for an earlier session.
+func (s *Store) stamp(at time.Time) uint32 {
+	if at.Before(s.start) {
+		return 0
+	}
+	return uint32(at.Sub(s.start)/tick) + 1
+}
 
 // reserve charges n bytes, evicting as needed.
 func (s *Store) reserve(n int64) error {

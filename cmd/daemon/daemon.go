@@ -52,8 +52,9 @@ type Config struct {
 	MaxPeers       int
 	MaxConnections int
 	MaxHalfOpen    int
-	Encryption     string   // allow, prefer, require or forbid
-	Blocklists     []string // files and URLs
+	Encryption     string        // allow, prefer, require or forbid
+	Blocklists     []string      // files and URLs
+	Idle           time.Duration // after which a torrent that nobody reads goes to sleep; 0 means 5 min
 
 	Logger *slog.Logger
 }
@@ -72,11 +73,14 @@ type Daemon struct {
 	server    *fs.Server
 	started   time.Time
 
-	ctx   context.Context // of the swarm, set by Run
 	swarm sync.WaitGroup
+	kick  chan struct{} // capacity 1: too much is in memory
 
 	mu       sync.Mutex
-	torrents []*torrent // in the order added
+	ctx      context.Context // of the swarm; nil unless Run runs
+	torrents []*torrent      // in the order added
+	byHash   map[metainfo.InfoHash]*torrent
+	up       map[*torrent]struct{} // those that are more than dormant
 }
 
 // limiter makes a limiter of bytes/s whose burst holds a block.
@@ -89,7 +93,10 @@ func limiter(bytes int64) *rate.Limiter {
 
 // New opens the cache and the sockets.
 func New(cfg Config) (_ *Daemon, err error) {
-	d := &Daemon{cfg: cfg, log: cfg.Logger, catalog: catalog.New(), started: time.Now()}
+	d := &Daemon{
+		cfg: cfg, log: cfg.Logger, catalog: catalog.New(), started: time.Now(), kick: make(chan struct{}, 1),
+		byHash: map[metainfo.InfoHash]*torrent{}, up: map[*torrent]struct{}{},
+	}
 	defer func() {
 		if err != nil {
 			d.Close()
@@ -128,7 +135,7 @@ func New(cfg Config) (_ *Daemon, err error) {
 		Listen: cfg.Listen, Version: "btmount " + cfg.Version, PeerPrefix: "-BM0010-", MaxPeers: cfg.MaxPeers,
 		MaxConns: cfg.MaxConnections, MaxHalfOpen: cfg.MaxHalfOpen,
 		NoUpload: cfg.NoUpload, UpLimit: limiter(cfg.UpLimit), DownLimit: limiter(cfg.DownLimit),
-		Encryption: encryption, DHT: d.dht, LSD: d.lsd, Network: d.network, Logger: cfg.Logger,
+		Encryption: encryption, DHT: d.dht, LSD: d.lsd, Network: d.network, Dormant: d, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err
@@ -256,6 +263,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	swarmCtx, stopSwarmNow := context.WithCancelCause(context.Background())
 	cacheCtx, stopCacheNow := context.WithCancel(context.Background())
 	schedCtx, stopSched := context.WithCancel(context.Background())
+	d.mu.Lock()
+	d.ctx = swarmCtx
+	d.mu.Unlock()
 	var sched, store sync.WaitGroup
 	store.Go(func() { _ = d.cache.Run(cacheCtx) })
 	sched.Go(func() { _ = d.scheduler.Run(schedCtx) })
@@ -266,12 +276,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if d.lsd != nil {
 		d.swarm.Go(func() { _ = d.lsd.Run(swarmCtx) })
 	}
-	d.mu.Lock()
-	d.ctx = swarmCtx
-	for _, t := range d.torrents {
-		d.join(t)
-	}
-	d.mu.Unlock()
+	d.swarm.Go(func() { d.warm(); d.lull(swarmCtx) })
 
 	gone := make(chan struct{})
 	if d.server != nil {
@@ -291,6 +296,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	stopSched()
 	errs = errors.Join(errs, ended("scheduler", &sched, stopScheduler))
+	d.mu.Lock()
+	d.ctx = nil // nothing wakes any more
+	d.mu.Unlock()
 	stopSwarmNow(errors.New("stopping"))
 	errs = errors.Join(errs, ended("swarm", &d.swarm, stopSwarm))
 	stopCacheNow()
@@ -310,71 +318,21 @@ func ended(part string, wg *sync.WaitGroup, limit time.Duration) error {
 	}
 }
 
-// join starts a torrent's swarm. d.mu is held.
-func (d *Daemon) join(t *torrent) {
-	d.swarm.Go(func() { _ = t.swarm.Run(d.ctx) })
-}
-
-// Add mounts what a source names. The error is one line that names the source.
-func (d *Daemon) Add(ctx context.Context, source string) (added int, errs []error) {
-	found, errs := resolve(ctx, d.network, source)
-	for _, f := range found {
-		if err := d.addOne(f); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", f.from, err))
-			continue
-		}
-		added++
-	}
-	return added, errs
-}
-
-// addOne adds one torrent, with or without metadata.
-func (d *Daemon) addOne(f found) error {
-	meta := f.meta
-	hash := f.hash
-	if meta == nil {
-		meta = d.loadState(hash) // a magnet of before
-	} else {
-		hash = meta.Info.Hash
-	}
+// join starts a session; false: it is too late, or too early.
+func (d *Daemon) join(t *torrent, s *session) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, t := range d.torrents {
-		if t.hash == hash {
-			d.log.Info("torrent given twice", "torrent", hash, "source", f.from)
-			return nil
-		}
+	if d.ctx == nil {
+		return false
 	}
-	t := &torrent{daemon: d, hash: hash, label: f.label()}
-	sw, err := d.client.Add(swarm.TorrentConfig{
-		Hash: hash, HashV2: f.hashV2, Info: infoOf(meta), Trackers: tiers(f, meta, d.cfg.Trackers),
-		Typed: d.cfg.Trackers, Peers: d.cfg.Peers, Hints: f.peers, OnInfo: t.gotInfo,
+	ctx, stop := context.WithCancelCause(d.ctx)
+	s.stop = stop
+	d.swarm.Go(func() {
+		err := s.swarm.Run(ctx)
+		stop(nil)
+		t.over(s, err)
 	})
-	if err != nil {
-		return err
-	}
-	t.swarm = sw
-	if meta != nil {
-		err = t.mount(d.firstSeen(hash, meta))
-	} else {
-		t.handle, err = d.catalog.AddResolving(t.label, t.Identity(), t.reason)
-	}
-	if err != nil {
-		d.client.Remove(sw)
-		return err
-	}
-	d.torrents = append(d.torrents, t)
-	if d.ctx != nil {
-		d.join(t)
-	}
-	return nil
-}
-
-func infoOf(m *metainfo.Meta) *metainfo.Info {
-	if m == nil {
-		return nil
-	}
-	return m.Info
+	return true
 }
 
 // tiers joins the trackers of the source and those that the user named.

@@ -6,7 +6,8 @@
 // [New] opens what can fail (cache folder, listening port, DHT socket) and starts
 // nothing. [Daemon.Run] starts the parts in one group and stops them in order: the
 // mount first, so that no read begins any more, then scheduler, swarm, and last the
-// cache, which leaves its clean mark when everything is on disk.
+// cache, which leaves its clean mark when everything is on disk. Torrents that nobody
+// needs are asleep: see dormant.go.
 package daemon
 
 import (
@@ -20,9 +21,11 @@ import (
 // The packages satisfy each other's interfaces by shape; here it is proved.
 var (
 	_ cache.Source      = (*fetch.Scheduler)(nil)
-	_ fetch.Download    = (*swarm.Torrent)(nil)
-	_ fetch.Rater       = (*swarm.Torrent)(nil)
+	_ fetch.Download    = (*torrent)(nil)
+	_ fetch.Rater       = (*torrent)(nil)
+	_ swarm.Dormant     = (*Daemon)(nil)
 	_ fetch.Permanent   = (*swarm.CorruptError)(nil)
+	_ fetch.Permanent   = (*swarm.FaultError)(nil)
 	_ swarm.Store       = (*cache.Object)(nil)
 	_ fs.Catalog        = (*catalog.Catalog)(nil)
 	_ fs.Content        = (*cache.Reader)(nil)

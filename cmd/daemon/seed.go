@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/btmount/btmount/fetch/swarm"
 	"github.com/btmount/btmount/fetch/swarm/discovery"
@@ -15,7 +17,10 @@ import (
 
 // Seed serves files from where they lie.
 type Seed struct {
+	log     *slog.Logger
 	client  *swarm.Client
+	config  swarm.TorrentConfig
+	meta    *metainfo.Meta
 	torrent *swarm.Torrent
 	dht     *discovery.DHT
 	lsd     *discovery.LSD
@@ -25,7 +30,7 @@ type Seed struct {
 // NewSeed opens the sockets and checks the files' sizes. Of cfg it uses what
 // concerns the swarm.
 func NewSeed(cfg Config, meta *metainfo.Meta, path string) (_ *Seed, err error) {
-	s := &Seed{}
+	s := &Seed{log: cfg.Logger, meta: meta}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -62,14 +67,17 @@ func NewSeed(cfg Config, meta *metainfo.Meta, path string) (_ *Seed, err error) 
 	if err != nil {
 		return nil, err
 	}
-	s.torrent, err = s.client.Add(swarm.TorrentConfig{
+	s.config = swarm.TorrentConfig{
 		Hash: meta.Info.Hash, Info: meta.Info, Trackers: tiers(found{}, meta, cfg.Trackers), Typed: cfg.Trackers, Peers: cfg.Peers,
-	})
-	if err != nil {
-		return nil, err
 	}
-	s.torrent.Attach(meta, s.files)
-	return s, nil
+	return s, s.add()
+}
+
+func (s *Seed) add() (err error) {
+	if s.torrent, err = s.client.Add(s.config); err == nil {
+		s.torrent.Attach(s.meta, s.files)
+	}
+	return err
 }
 
 func (s *Seed) close() error {
@@ -90,7 +98,7 @@ func (s *Seed) Addr() netip.AddrPort { return s.client.Addr() }
 func (s *Seed) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	group.Go(func() { _ = s.client.Run(ctx) })
-	group.Go(func() { _ = s.torrent.Run(ctx) })
+	group.Go(func() { s.share(ctx) })
 	if s.dht != nil {
 		group.Go(func() { _ = s.dht.Run(ctx) })
 	}
@@ -99,4 +107,27 @@ func (s *Seed) Run(ctx context.Context) error {
 	}
 	group.Wait()
 	return s.files.Close()
+}
+
+// share seeds until ctx ends, again some time after a fault of ours.
+func (s *Seed) share(ctx context.Context) {
+	var failed faults
+	for {
+		err := s.torrent.Run(ctx)
+		if err == nil {
+			return
+		}
+		wait := failed.add(err, time.Now())
+		s.log.Error("seeding failed", "err", err, "again_in", wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		s.client.Remove(s.torrent)
+		if err := s.add(); err != nil {
+			s.log.Error("cannot seed again", "err", err)
+			return
+		}
+	}
 }

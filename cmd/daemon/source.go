@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -44,14 +43,11 @@ const (
 )
 
 // resolve finds the torrents that a source names: a magnet link, an info-hash, a URL
-// of a .torrent, a .torrent file, or a folder of them.
-func resolve(ctx context.Context, n *network.Network, source string) ([]found, []error) {
-	one := func(f found, err error) ([]found, []error) {
-		if err != nil {
-			return nil, []error{fmt.Errorf("%s: %w", shorten(source), err)}
-		}
-		f.from = shorten(source)
-		return []found{f}, nil
+// of a .torrent, a .torrent file, or a folder of them. What is in a folder is read when
+// it is asked for: there may be many.
+func resolve(ctx context.Context, n *network.Network, source string) []func() (found, error) {
+	one := func(f found, err error) []func() (found, error) {
+		return []func() (found, error){func() (found, error) { return named(shorten(source), f, err) }}
 	}
 	switch scheme, _, _ := strings.Cut(strings.ToLower(source), ":"); scheme {
 	case "magnet":
@@ -71,7 +67,18 @@ func resolve(ctx context.Context, n *network.Network, source string) ([]found, [
 	case err != nil:
 		return one(found{}, bare(err))
 	case st.IsDir():
-		return fromFolder(source)
+		paths, err := folder(source)
+		if err != nil {
+			return one(found{}, err)
+		}
+		out := make([]func() (found, error), 0, len(paths))
+		for _, path := range paths {
+			out = append(out, func() (found, error) {
+				f, err := fromFile(path)
+				return named(shorten(path), f, err)
+			})
+		}
+		return out
 	}
 	return one(fromFile(source))
 }
@@ -126,29 +133,30 @@ func parse(r io.Reader) (found, error) {
 	return found{meta: m, hash: m.Info.Hash, name: m.Info.Name}, nil
 }
 
-// fromFolder takes every .torrent of a folder, in the order of their names.
-func fromFolder(dir string) (out []found, errs []error) {
+// named says in f and in its error where it is from.
+func named(from string, f found, err error) (found, error) {
+	if err != nil {
+		return found{}, fmt.Errorf("%s: %w", from, err)
+	}
+	f.from = from
+	return f, nil
+}
+
+// folder returns the paths of every .torrent of a folder, in the order of their names.
+func folder(dir string) (paths []string, err error) {
 	list, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, []error{fmt.Errorf("%s: %w", shorten(dir), bare(err))}
-	}
-	list = slices.DeleteFunc(list, func(e os.DirEntry) bool {
-		return !strings.EqualFold(filepath.Ext(e.Name()), ".torrent") || e.IsDir()
-	})
-	if len(list) == 0 {
-		return nil, []error{fmt.Errorf("%s: no .torrent file in this folder; name one that has some", shorten(dir))}
+		return nil, bare(err)
 	}
 	for _, e := range list {
-		path := filepath.Join(dir, e.Name())
-		f, err := fromFile(path)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", shorten(path), err))
-			continue
+		if strings.EqualFold(filepath.Ext(e.Name()), ".torrent") && !e.IsDir() {
+			paths = append(paths, filepath.Join(dir, e.Name()))
 		}
-		f.from = shorten(path)
-		out = append(out, f)
 	}
-	return out, errs
+	if len(paths) == 0 {
+		return nil, errors.New("no .torrent file in this folder; name one that has some")
+	}
+	return paths, nil
 }
 
 // fromURL fetches a .torrent over HTTP.

@@ -69,19 +69,40 @@ func (d *Daemon) Status() Status {
 }
 
 func (d *Daemon) torrentStatus(ctx context.Context, t *torrent) TorrentStatus {
-	s := TorrentStatus{Name: d.catalog.Name(t.handle), InfoHash: t.hash.String()}
-	var ok bool
-	if s.Status, ok = t.swarm.Status(ctx); !ok {
+	s := TorrentStatus{Name: d.catalog.Name(t.handle), InfoHash: t.hash.String(), Status: t.status(ctx)}
+	if c := t.shape.Load(); c != nil {
+		s.Size, s.Files = c.length, c.tree.Files()
+		s.PieceLength, s.Pieces = c.pieceLength, c.pieces
+		s.Present, _ = t.Present(-1)
+	}
+	return s
+}
+
+// status is that of the session, with the counters of those before.
+func (t *torrent) status(ctx context.Context) (s swarm.Status) {
+	ok := false
+	switch live := t.session.Load(); {
+	case live != nil:
+		if s, ok = live.swarm.Status(ctx); !ok {
+			s.State = "starting"
+		}
+	case t.ready():
+		s.State = "dormant"
+	default:
 		s.State = "starting"
+	}
+	if err := t.fault(); err != nil {
+		s.State, s.Error = "failed", err.Error()
 	}
 	if why := t.bad.Load(); why != nil {
 		s.State, s.Error = "bad", *why
 	}
-	if c := t.content.Load(); c != nil {
-		s.Size, s.Files = c.meta.Info.Length, c.tree.Files()
-		s.PieceLength, s.Pieces = c.meta.Info.PieceLength, c.meta.Info.NumPieces()
-		s.Present, _ = t.Present(-1)
-	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.Downloaded += t.totals.Downloaded
+	s.Uploaded += t.totals.Uploaded
+	s.Wasted += t.totals.Wasted
+	s.Corrupt += t.totals.Corrupt
 	return s
 }
 

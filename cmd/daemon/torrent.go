@@ -6,61 +6,74 @@ import (
 	"errors"
 	"fmt"
 	iofs "io/fs"
-	"os"
-	"path/filepath"
+	"net/netip"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/btmount/btmount/cache"
 	"github.com/btmount/btmount/cache/extent"
-	"github.com/btmount/btmount/fetch"
 	"github.com/btmount/btmount/fetch/swarm"
+	"github.com/btmount/btmount/fetch/swarm/discovery"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 	"github.com/btmount/btmount/fs"
 	"github.com/btmount/btmount/fs/catalog"
 	"github.com/btmount/btmount/fs/tree"
 )
 
-// torrent is one torrent as the catalog sees it.
+// torrent is one torrent as the catalog sees it, and as the scheduler does. What it
+// keeps at all times is little: there may be tens of thousands.
 type torrent struct {
-	daemon *Daemon
-	hash   metainfo.InfoHash
-	label  string // shown until the metadata names it
-	swarm  *swarm.Torrent
-	handle catalog.Handle
-	bad    atomic.Pointer[string] // why its metadata will never be mounted
+	daemon   *Daemon
+	hash     metainfo.InfoHash
+	short    metainfo.InfoHash // of the v2 half of a hybrid; zeros: none is known
+	hashV2   [32]byte          // of a magnet that has it
+	label    string            // shown until the metadata names it
+	from     string            // where it was found, for messages
+	trackers [][]string
+	hints    []netip.AddrPort
+	handle   catalog.Handle
+	bad      atomic.Pointer[string] // why its metadata will never be mounted
 
-	content atomic.Pointer[content] // nil while the metadata is missing
+	shape   atomic.Pointer[shape]   // nil while the metadata is missing
+	parts   atomic.Pointer[parts]   // nil while nobody needs them
+	session atomic.Pointer[session] // nil while it is dormant
+	open    atomic.Int64            // files
+	fetches atomic.Int64            // Fetch calls
+	used    atomic.Int64            // when someone last opened or fetched something, Unix nanoseconds
+
+	change sync.Mutex // held while parts or session come or go; see dormant.go
+	left   *swarm.Torrent
+	known  []discovery.Peer // of the last session
+	faults faults
+
+	mu     sync.Mutex
+	totals swarm.Totals // of sessions that ended
 }
 
-// content is a torrent's metadata and everything made from it; immutable.
-type content struct {
+// shape is what listing and stat need of a torrent's metadata; immutable.
+type shape struct {
+	name        string
+	tree        *tree.Tree
+	mtime       time.Time
+	length      int64
+	pieceLength int64
+	pieces      int
+}
+
+// parts are the metadata of a torrent and what is opened with it; immutable.
+type parts struct {
 	meta   *metainfo.Meta
 	object *cache.Object
-	tree   *tree.Tree
-	mtime  time.Time
 }
 
-func (t *torrent) ready() bool { return t.content.Load() != nil }
-
-// prepare opens the cache object and builds the tree.
-func (t *torrent) prepare(meta *metainfo.Meta) (*content, error) {
+func newShape(meta *metainfo.Meta) *shape {
 	info := meta.Info
-	layout := cache.Layout{
-		Key: cache.Key("ih-" + t.hash.String()), Unit: swarm.UnitLength(meta), Size: info.Length,
-		Tag: swarm.TagSize(meta), Verify: swarm.Verify(meta),
-	}
 	specs := make([]tree.Spec, 0, len(info.Files))
 	for i, f := range info.Files {
-		switch {
-		case f.Pad:
+		if f.Pad {
 			continue
-		case f.Symlink == nil:
-			layout.Files = append(layout.Files, extent.Extent{Off: f.Offset, Len: f.Length})
-			if meta.ByTree() { // else a root is a claim that nobody checks
-				layout.Content = append(layout.Content, f.Root)
-			}
 		}
 		s := tree.Spec{Path: f.Path, Size: f.Length, Exec: f.Exec, Symlink: f.Symlink, Tag: i}
 		if info.Single {
@@ -68,27 +81,30 @@ func (t *torrent) prepare(meta *metainfo.Meta) (*content, error) {
 		}
 		specs = append(specs, s)
 	}
-	object, err := t.daemon.cache.Object(layout)
-	if err != nil {
-		return nil, err
+	return &shape{
+		name: info.Name, tree: tree.Build(specs), mtime: meta.Created,
+		length: info.Length, pieceLength: info.PieceLength, pieces: info.NumPieces(),
 	}
-	t.daemon.scheduler.Add(fetch.Target{Object: object, Download: t.swarm})
-	return &content{meta: meta, object: object, tree: tree.Build(specs), mtime: meta.Created}, nil
 }
 
-// mount shows a torrent whose metadata is known from the start.
-func (t *torrent) mount(meta *metainfo.Meta) error {
-	c, err := t.prepare(meta)
-	if err != nil {
-		return err
+func layout(key cache.Key, meta *metainfo.Meta) cache.Layout {
+	info := meta.Info
+	l := cache.Layout{Key: key, Unit: swarm.UnitLength(meta), Size: info.Length, Tag: swarm.TagSize(meta), Verify: swarm.Verify(meta)}
+	for _, f := range info.Files {
+		if f.Pad || f.Symlink != nil {
+			continue
+		}
+		l.Files = append(l.Files, extent.Extent{Off: f.Offset, Len: f.Length})
+		if meta.ByTree() { // else a root is a claim that nobody checks
+			l.Content = append(l.Content, f.Root)
+		}
 	}
-	t.content.Store(c)
-	if t.handle, err = t.daemon.catalog.Add(meta.Info.Name, t); err != nil {
-		return err
-	}
-	t.swarm.Attach(meta, c.object)
-	return nil
+	return l
 }
+
+func (t *torrent) key() cache.Key { return cache.Key("ih-" + t.hash.String()) }
+
+func (t *torrent) ready() bool { return t.shape.Load() != nil }
 
 // gotInfo is called by the swarm when a magnet's metadata has come.
 func (t *torrent) gotInfo(info *metainfo.Info, err error) {
@@ -105,12 +121,21 @@ func (t *torrent) gotInfo(info *metainfo.Info, err error) {
 }
 
 func (t *torrent) turnReal(meta *metainfo.Meta) error {
-	c, err := t.prepare(meta)
+	shape := newShape(meta)
+	t.change.Lock()
+	p, err := t.prepareLocked(meta)
+	if err == nil {
+		t.daemon.alias(t, meta.Info)
+		t.shape.Store(shape)
+		t.touch() // who asked for it is about to read
+		if s := t.session.Load(); s != nil {
+			s.swarm.Attach(meta, p.object)
+		}
+	}
+	t.change.Unlock()
 	if err != nil {
 		return err
 	}
-	t.content.Store(c)
-	t.swarm.Attach(meta, c.object)
 	return t.daemon.catalog.Replace(t.handle, meta.Info.Name, t)
 }
 
@@ -121,28 +146,28 @@ func (t *torrent) reason() []byte {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	s, _ := t.swarm.Status(ctx)
+	s := t.status(ctx)
 	switch {
 	case s.Peers > 0:
 		return fmt.Appendf(nil, "waiting for the metadata of %s: %d peers connected, none has sent it yet\n", t.hash, s.Peers)
-	case t.swarm.Sources() > 0:
-		return fmt.Appendf(nil, "waiting for the metadata of %s: %d peers known, none answers yet\n", t.hash, t.swarm.Sources())
+	case t.sources() > 0:
+		return fmt.Appendf(nil, "waiting for the metadata of %s: %d peers known, none answers yet\n", t.hash, t.sources())
 	}
 	return fmt.Appendf(nil, "waiting for the metadata of %s: no peer known yet; name one with --peer or a tracker with --tracker\n", t.hash)
 }
 
 // Tree implements catalog.Mountable.
-func (t *torrent) Tree() *tree.Tree { return t.content.Load().tree }
+func (t *torrent) Tree() *tree.Tree { return t.shape.Load().tree }
 
 // Identity implements catalog.Mountable.
 func (t *torrent) Identity() [32]byte { return sha256.Sum256(t.hash[:]) }
 
 // ModTime implements catalog.Mountable.
-func (t *torrent) ModTime() time.Time { return t.content.Load().mtime }
+func (t *torrent) ModTime() time.Time { return t.shape.Load().mtime }
 
 // span returns where a file lies; the whole torrent for other tags.
-func (t *torrent) span(tag int) extent.Extent {
-	info := t.content.Load().meta.Info
+func (p *parts) span(tag int) extent.Extent {
+	info := p.meta.Info
 	if tag < 0 || tag >= len(info.Files) {
 		return extent.Extent{Len: info.Length}
 	}
@@ -150,38 +175,66 @@ func (t *torrent) span(tag int) extent.Extent {
 }
 
 // Present implements catalog.Mountable. Nothing is settled yet: a complete file may
-// be evicted, and stat has to tell so.
+// be evicted, and stat has to tell so. Of what is not in memory it is told as exactly as
+// is possible without loading it, unless a single file of several is meant.
 func (t *torrent) Present(tag int) (int64, bool) {
-	span := t.span(tag)
+	p, s := t.parts.Load(), t.shape.Load()
+	if p == nil {
+		stored, _ := t.daemon.cache.Stored(t.key())
+		if stored == 0 || tag < 0 || s.tree.Files() == 1 {
+			return min(stored, s.length), s.length == 0
+		}
+		var err error
+		if p, err = t.load(); err != nil {
+			return 0, false
+		}
+	}
+	span := p.span(tag)
 	if span.Empty() {
 		return 0, true
 	}
-	return t.content.Load().object.PresentIn(span), false
+	return p.object.PresentIn(span), false
 }
 
 // Open implements catalog.Mountable.
 func (t *torrent) Open(_ context.Context, tag int) (fs.Content, error) {
-	span := t.span(tag)
 	if tag < 0 {
 		return nil, iofs.ErrInvalid
 	}
-	return &reading{Reader: t.content.Load().object.NewReader(span, t.daemon.scheduler), t: t}, nil
+	t.open.Add(1) // before load: what is open stays
+	p, err := t.load()
+	if err != nil {
+		t.open.Add(-1)
+		return nil, err
+	}
+	return &reading{Reader: p.object.NewReader(p.span(tag), t.daemon.scheduler), t: t}, nil
 }
 
 // reading is one open file.
 type reading struct {
 	*cache.Reader
-	t *torrent
+	t      *torrent
+	closed atomic.Bool
 }
 
 // ReadAt tells a read that timed out because nobody is known to have the torrent
 // from one that timed out because those who have it were too slow.
 func (r *reading) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	n, err := r.Reader.ReadAt(ctx, p, off)
-	if err != nil && errors.Is(err, context.DeadlineExceeded) && r.t.swarm.Sources() == 0 {
+	if err != nil && errors.Is(err, context.DeadlineExceeded) && r.t.sources() == 0 {
 		err = &swarm.NoSourceError{Hash: r.t.hash}
 	}
 	return n, err
+}
+
+// Close closes the file. The torrent may be forgotten from now on.
+func (r *reading) Close() error {
+	err := r.Reader.Close()
+	if !r.closed.Swap(true) {
+		r.t.touch()
+		r.t.open.Add(-1)
+	}
+	return err
 }
 
 // Attributes implements catalog.Mountable.
@@ -199,66 +252,25 @@ func (t *torrent) Attribute(tag int, name string) ([]byte, error) {
 	case "user.btmount.infohash":
 		return []byte(t.hash.String()), nil
 	case "user.btmount.progress":
-		span := t.span(tag)
+		p, err := t.load()
+		if err != nil {
+			return nil, err
+		}
+		span := p.span(tag)
 		if span.Empty() {
 			return []byte("100.00%"), nil
 		}
-		have := t.content.Load().object.PresentIn(span)
-		return fmt.Appendf(nil, "%.2f%%", 100*float64(have)/float64(span.Len)), nil
+		return fmt.Appendf(nil, "%.2f%%", 100*float64(p.object.PresentIn(span))/float64(span.Len)), nil
 	case "user.btmount.peers":
-		return strconv.AppendInt(nil, int64(t.swarm.Peers()), 10), nil
+		peers := 0
+		if s := t.session.Load(); s != nil {
+			peers = s.swarm.Peers()
+		}
+		return strconv.AppendInt(nil, int64(peers), 10), nil
 	case "user.btmount.file":
 		if tag >= 0 {
 			return strconv.AppendInt(nil, int64(tag), 10), nil
 		}
 	}
 	return nil, iofs.ErrNotExist
-}
-
-// statePath is where the metadata of a torrent is kept.
-func (d *Daemon) statePath(h metainfo.InfoHash) string {
-	return filepath.Join(d.cfg.StateDir, "torrents", h.String()+".torrent")
-}
-
-// loadState returns the metadata of a magnet that was resolved before, or nil. The
-// file is checked like any other.
-func (d *Daemon) loadState(h metainfo.InfoHash) *metainfo.Meta {
-	b, err := os.ReadFile(d.statePath(h))
-	if err != nil {
-		return nil
-	}
-	m, err := metainfo.Parse(b)
-	if err != nil || m.Info.Hash != h && (!m.Info.V2 || m.Info.Short() != h) {
-		d.log.Warn("kept metadata is not usable, fetched again", "torrent", h, "err", err)
-		return nil
-	}
-	return m
-}
-
-// saveState keeps metadata, replacing the file in one step.
-func (d *Daemon) saveState(h metainfo.InfoHash, m *metainfo.Meta) {
-	path := d.statePath(h)
-	err := os.WriteFile(path+".tmp", m.Encode(), 0o600)
-	if err == nil {
-		err = os.Rename(path+".tmp", path)
-	}
-	if err != nil {
-		d.log.Warn("cannot keep metadata", "path", path, "err", bare(err))
-	}
-}
-
-// firstSeen gives a torrent without a creation date the time at which it was seen
-// first, which must be the same after a restart.
-func (d *Daemon) firstSeen(h metainfo.InfoHash, m *metainfo.Meta) *metainfo.Meta {
-	if !m.Created.IsZero() {
-		return m
-	}
-	dated := *m
-	if old := d.loadState(h); old != nil && !old.Created.IsZero() {
-		dated.Created = old.Created
-		return &dated
-	}
-	dated.Created = time.Now().Truncate(time.Second)
-	d.saveState(h, &dated)
-	return &dated
 }

@@ -36,7 +36,18 @@ type Config struct {
 	DHT         *discovery.DHT
 	LSD         *discovery.LSD
 	Network     *network.Network // opens the sockets; nil: as the system does
+	Dormant     Dormant          // knows torrents that are not added now; may be nil
 	Logger      *slog.Logger
+}
+
+// Dormant knows the torrents that nobody needs now: they are not added, and peers may
+// call them all the same. Its methods are called from any goroutine.
+type Dormant interface {
+	// Wake adds the torrent of an info-hash, and has its Run called. It returns nil if
+	// there is none, or if it may not be woken by strangers.
+	Wake(h metainfo.InfoHash) *Torrent
+	// Hashes yields the info-hashes of all that may be woken, until yield says no.
+	Hashes(yield func(metainfo.InfoHash) bool)
 }
 
 // Client is our side of every swarm: one peer id, one listening port.
@@ -148,7 +159,7 @@ func (c *Client) alias(t *Torrent, h metainfo.InfoHash) {
 	}
 }
 
-// Remove makes the client forget a torrent whose Run has ended.
+// Remove makes the client forget a torrent whose Run has ended, or is about to.
 func (c *Client) Remove(t *Torrent) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -161,8 +172,12 @@ func (c *Client) Remove(t *Torrent) {
 
 func (c *Client) find(h metainfo.InfoHash) *Torrent {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.torrents[h]
+	t := c.torrents[h]
+	c.mu.Unlock()
+	if t == nil && c.cfg.Dormant != nil {
+		t = c.cfg.Dormant.Wake(h)
+	}
+	return t
 }
 
 // keys calls f with every info-hash, the shared secrets of encrypted handshakes.
@@ -177,6 +192,9 @@ func (c *Client) keys(f func([]byte) bool) {
 		if !f(all[i][:]) {
 			return
 		}
+	}
+	if c.cfg.Dormant != nil {
+		c.cfg.Dormant.Hashes(func(h metainfo.InfoHash) bool { return f(h[:]) })
 	}
 }
 

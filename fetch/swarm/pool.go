@@ -21,6 +21,7 @@ type pool struct {
 	ctx      context.Context
 	fail     context.CancelCauseFunc // ends ctx
 	group    *sync.WaitGroup
+	farewell sync.WaitGroup     // announces: at the end they take leave, which takes time
 	stopMore context.CancelFunc // ends the DHT search and local discovery
 	known_   map[netip.AddrPort]*candidate
 	dialing  int
@@ -33,7 +34,9 @@ type pool struct {
 type candidate struct {
 	addr   netip.AddrPort
 	source string
+	via    netip.Addr // who told of it
 	fails  int
+	served bool      // it sent us payload
 	next   time.Time // not dialled before
 	tried  time.Time
 	busy   bool // being dialled, or connected
@@ -61,9 +64,9 @@ func (p *pool) start(ctx context.Context, fail context.CancelCauseFunc, group *s
 	p.ctx, p.fail, p.group = ctx, fail, group
 }
 
-// background runs f beside the torrent. A fault in it ends the torrent.
-func (p *pool) background(in string, f func() error) {
-	p.group.Go(func() {
+// background runs f beside the torrent, in a group. A fault in it ends the torrent.
+func (p *pool) background(group *sync.WaitGroup, in string, f func() error) {
+	group.Go(func() {
 		err := fault.Catch(p.t.log, in, f)
 		if e := (*fault.Error)(nil); errors.As(err, &e) {
 			p.fail(e)
@@ -85,7 +88,7 @@ func (t *Torrent) discover(ctx context.Context, private bool) {
 		if h == t.hash {
 			p.trackers = tr // of which status tells
 		}
-		p.background("the announces to trackers", func() error { return tr.Run(ctx) })
+		p.background(&p.farewell, "the announces to trackers", func() error { return tr.Run(ctx) })
 	}
 	if private {
 		return
@@ -95,7 +98,7 @@ func (t *Torrent) discover(ctx context.Context, private bool) {
 	p.stopMore = cancel
 	if l := t.client.cfg.LSD; l != nil {
 		for _, h := range t.names() {
-			p.background("the local search", func() error {
+			p.background(&p.farewell, "the local search", func() error {
 				return l.Announce(more, h, t.client.Port, func(ps []discovery.Peer) { t.postFound(ps) })
 			})
 		}
@@ -103,7 +106,7 @@ func (t *Torrent) discover(ctx context.Context, private bool) {
 	if d := t.client.cfg.DHT; d != nil {
 		p.dht = true
 		for _, h := range t.names() {
-			p.background("the DHT search", func() error {
+			p.background(&p.farewell, "the DHT search", func() error {
 				return d.Announce(more, h, t.client.Port, func(ps []discovery.Peer) { t.postFound(ps) })
 			})
 		}
@@ -179,7 +182,7 @@ func (t *Torrent) found(addrs []netip.AddrPort, source string, via netip.Addr) {
 		if len(p.known_) >= maxKnown {
 			continue
 		}
-		p.known_[a] = &candidate{addr: a, source: source}
+		p.known_[a] = &candidate{addr: a, source: source, via: via}
 	}
 	t.countSources()
 	p.dial()
@@ -305,6 +308,7 @@ func (p *pool) left(c *conn) {
 	}
 	if c.down.Load() > 0 {
 		wait = time.Second
+		k.served = true
 	}
 	k.next = p.t.clock.Add(wait)
 	if p.client.isBanned(c.listen) {
@@ -343,6 +347,33 @@ func (p *pool) more() bool {
 		}
 	}
 	return false
+}
+
+const maxRemembered = 30
+
+// Known returns peers worth dialling first when the swarm is joined again, those that
+// served us before others. It may be called when Run has ended; what is given with the
+// config is not part of it.
+func (t *Torrent) Known() (out []discovery.Peer) {
+	for c := range t.conns {
+		if k := t.pool.known_[c.listen]; k != nil && c.down.Load() > 0 {
+			k.served = true
+		}
+	}
+	for _, served := range []bool{true, false} {
+		for a, k := range t.pool.known_ {
+			if len(out) == maxRemembered {
+				return out
+			}
+			switch k.source {
+			case "tracker", "dht", "lsd", "pex":
+				if k.served == served && k.fails == 0 {
+					out = append(out, discovery.Peer{Addr: a, Source: k.source, Via: k.via})
+				}
+			}
+		}
+	}
+	return out
 }
 
 // serve runs a connection whose handshake is done, until it ends.

@@ -11,7 +11,7 @@ import (
 
 // Status is what a torrent tells of itself. Sizes in bytes, rates in bytes/s.
 type Status struct {
-	State      string    `json:"state"` // resolving, idle, fetching, complete, bad
+	State      string    `json:"state"` // resolving, idle, fetching, complete, dormant, failed, bad
 	Error      string    `json:"error,omitempty"`
 	Peers      int       `json:"peers"`
 	Seeders    int       `json:"seeders"`
@@ -28,6 +28,17 @@ type Status struct {
 	Swarm      []Peer    `json:"swarm"`
 	Trackers   []Tracker `json:"trackers"`
 	Recent     []Recent  `json:"recent"` // the pieces that came last
+}
+
+// Totals are the counters of a torrent, in bytes; see [Status].
+type Totals struct{ Downloaded, Uploaded, Wasted, Corrupt int64 }
+
+// Add adds the counters of another Torrent of the same swarm.
+func (a *Totals) Add(b Totals) {
+	a.Downloaded += b.Downloaded
+	a.Uploaded += b.Uploaded
+	a.Wasted += b.Wasted
+	a.Corrupt += b.Corrupt
 }
 
 // Peer is one connection, or one that ended and brought something.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/btmount/btmount/cache/extent"
+	"github.com/btmount/btmount/fetch/swarm/discovery"
 	"github.com/btmount/btmount/fetch/swarm/fault"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 	"github.com/btmount/btmount/fetch/swarm/picker"
@@ -28,6 +29,7 @@ type TorrentConfig struct {
 	Typed    []string         // those of Trackers that the user named
 	Peers    []netip.AddrPort // named by the user
 	Hints    []netip.AddrPort // named by the magnet link
+	Known    []discovery.Peer // what Known returned before
 	// OnInfo is called once, from a goroutine of its own, when the info dictionary has
 	// come and passed the firewall; the caller then calls Attach. err != nil: the swarm
 	// has an info dictionary that will never be mounted.
@@ -46,6 +48,7 @@ type Torrent struct {
 	gone      chan struct{}  // closed when Run handles nothing any more
 	ended     error          // why; written before gone is closed
 	serving   sync.WaitGroup // connections; added to by Run only
+	freed     chan struct{}  // closed when nothing of it touches the store any more
 	served    atomic.Pointer[content]
 	rate      atomic.Uint64 // bits of the measured download rate, bytes/s
 	sources   atomic.Int64  // peers connected or known
@@ -177,7 +180,7 @@ const (
 func newTorrent(c *Client, cfg TorrentConfig) *Torrent {
 	t := &Torrent{
 		client: c, log: c.log.With("torrent", cfg.Hash), cfg: cfg, hash: cfg.Hash,
-		mail: make(chan func(), 256), gone: make(chan struct{}),
+		mail: make(chan func(), 256), gone: make(chan struct{}), freed: make(chan struct{}),
 		conns: map[*conn]struct{}{}, byID: map[[20]byte]*conn{}, picks: picker.New(), wants: map[int][]*want{},
 		failures: map[int]*failure{}, flying: flying{m: map[int]assembly{}},
 	}
@@ -192,6 +195,18 @@ func (t *Torrent) Hash() metainfo.InfoHash { return t.hash }
 
 // Rate returns the measured download rate, bytes/s, 0 if unknown.
 func (t *Torrent) Rate() float64 { return math.Float64frombits(t.rate.Load()) }
+
+// Uploaded returns the payload bytes sent.
+func (t *Torrent) Uploaded() int64 { return t.uploaded.Load() }
+
+// Freed is closed when Run is over but for its farewell to the trackers, which may take
+// two seconds: the store may be closed then, or given to another Torrent.
+func (t *Torrent) Freed() <-chan struct{} { return t.freed }
+
+// Totals returns what was counted since the start. It is complete once Run has ended.
+func (t *Torrent) Totals() Totals {
+	return Totals{Downloaded: t.fetched.Load(), Uploaded: t.uploaded.Load(), Wasted: t.wasted.Load(), Corrupt: t.tossed.Load()}
+}
 
 // Sources returns how many peers are connected or known.
 func (t *Torrent) Sources() int { return int(t.sources.Load()) }
@@ -227,6 +242,8 @@ func (t *Torrent) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	ctx, cancel := context.WithCancelCause(ctx)
 	t.pool.start(ctx, cancel, &group)
+	defer t.pool.farewell.Wait()
+	defer close(t.freed)
 	err := fault.Catch(t.log, "the torrent", func() error { t.loop(ctx); return nil })
 	if err == nil {
 		err = context.Cause(ctx)
@@ -242,6 +259,9 @@ func (t *Torrent) Run(ctx context.Context) error {
 	}
 	group.Wait()
 	t.serving.Wait()
+	for c := range t.conns {
+		t.wasted.Add(c.wasted.Load())
+	}
 	_ = fault.Catch(t.log, "the end of the torrent", func() error { t.end(err); return nil })
 	if f := (*FaultError)(nil); errors.As(err, &f) {
 		return f
@@ -274,6 +294,9 @@ func (t *Torrent) loop(ctx context.Context) {
 	}
 	t.found(t.cfg.Peers, "given", netip.Addr{})
 	t.found(t.cfg.Hints, "magnet", netip.Addr{})
+	for _, p := range t.cfg.Known {
+		t.found([]netip.AddrPort{p.Addr}, p.Source, p.Via)
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
@@ -394,7 +417,7 @@ func (t *Torrent) gotInfo(info *metainfo.Info) {
 	if info.Private {
 		t.pool.private()
 	}
-	t.pool.background("the mounting of metadata", func() error { t.cfg.OnInfo(info, nil); return nil })
+	t.pool.background(t.pool.group, "the mounting of metadata", func() error { t.cfg.OnInfo(info, nil); return nil })
 }
 
 // badInfo is called when the swarm's info will never be mounted.
@@ -403,7 +426,7 @@ func (t *Torrent) badInfo(err error) {
 		return
 	}
 	t.infoErr = err
-	t.pool.background("the refusal of metadata", func() error { t.cfg.OnInfo(nil, err); return nil })
+	t.pool.background(t.pool.group, "the refusal of metadata", func() error { t.cfg.OnInfo(nil, err); return nil })
 }
 
 func (t *Torrent) attach(c *content) {

@@ -6,8 +6,8 @@
 //	/.btmount/<name>            status, made anew at each open
 //
 // Start with [New], [Catalog.Add] and [Mountable], which is what this package needs
-// to know of a torrent. It does no I/O and never waits; only the content that
-// Mountable.Open returns does.
+// to know of a torrent. It does no I/O and never waits; a Mountable may read a local file,
+// and only the content that Mountable.Open returns waits for the network.
 //
 // # Stable
 //
@@ -48,8 +48,8 @@ import (
 // about any of its directories.
 const Whole = tree.NoTag
 
-// Mountable is one torrent with its metadata. All methods but Open answer from
-// memory; all may be called from any goroutine. tag is the Tag of a [tree.Spec].
+// Mountable is one torrent with its metadata. Tree, Identity and ModTime answer from
+// memory; the others may have to read a local file, and none waits for the network. All may be called from any goroutine. tag is the Tag of a [tree.Spec].
 type Mountable interface {
 	// Tree is the same at every call. If its root is a file, that file itself gets
 	// the torrent's name.

@@ -1,0 +1,135 @@
+package daemon_test
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/btmount/btmount/cmd/daemon"
+	"github.com/btmount/btmount/fetch/swarm/metainfo"
+)
+
+// many makes a folder of torrents that nobody has, and one that is real.
+func many(t testing.TB, n int, real *payload) string {
+	t.Helper()
+	dir := t.TempDir()
+	for i := range n - 1 {
+		p := single(t, fmt.Sprintf("other-%02d", i), 20000, metainfo.MakeConfig{})
+		if err := os.Rename(p.torrent, filepath.Join(dir, fmt.Sprintf("%02d.torrent", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "real.torrent"), mustRead(t, real.torrent), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func stateOf(d *daemon.Daemon, name string) string {
+	for _, s := range d.Status().Torrents {
+		if s.Name == name {
+			return s.State
+		}
+	}
+	return "unknown"
+}
+
+// Of many torrents only the one that is read wakes up; it goes to sleep again, with a
+// file of it open, and wakes up again. Its .torrent is not needed for that.
+func TestDormant(t *testing.T) {
+	t.Parallel()
+	p := single(t, "film", 8<<20+5, metainfo.MakeConfig{PieceLength: 256 << 10})
+	dir := many(t, 70, p)
+	addr, _ := seed(t, p, "--no-dht")
+	d, f, _ := inProcess(t, daemon.Config{
+		NoDHT: true, NoLSD: true, NoUpload: true, Peers: []netip.AddrPort{netip.MustParseAddrPort(addr)}, Idle: 300 * time.Millisecond,
+	}, dir)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if got := output(t, patience, "ls", f.path()); len(got) < 70*len("film") {
+		t.Errorf("ls shows %q", got)
+	}
+	if sessions, loaded := d.Awake(); sessions+loaded > 0 {
+		t.Errorf("%d torrents are awake and %d loaded that nobody reads", sessions, loaded)
+	}
+	same(t, "random", f.path("film"), p.dir)
+	asleep := func() bool { s, l := d.Awake(); return s+l == 0 && stateOf(d, "film") == "dormant" }
+	eventually(t, patience, "the torrent sleeps", asleep)
+	got := d.Status()
+	for _, s := range got.Torrents {
+		if s.Name == "film" && (s.Downloaded == 0 || s.Present < s.Downloaded || s.Size != 8<<20+5) {
+			t.Errorf("asleep it says %+v", s)
+		}
+	}
+	holder := start(t, "tail", "-f", "-c", "1", f.path("film")) // has it open all the time
+	eventually(t, patience, "a session beside an open file ends", func() bool { s, l := d.Awake(); return s == 0 && l == 1 })
+	same(t, "sequential", f.path("film"), p.dir)
+	eventually(t, patience, "it sleeps again", func() bool { s, l := d.Awake(); return s == 0 && l == 1 })
+	holder.kill()
+	eventually(t, patience, "it is forgotten", asleep)
+	same(t, "sequential", f.path("film"), p.dir) // all from the cache
+	if s, _ := d.Awake(); s != 0 {
+		t.Error("reading from the cache woke it up")
+	}
+}
+
+// What sleeps and is cached is served to who calls; the caller may speak in the clear or
+// not. With --no-upload nobody answers.
+func TestPeerWakes(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"v1", "hybrid", "v2"} {
+		for _, encryption := range []string{"forbid", "require"} {
+			p := single(t, "film", 2<<20, metainfo.MakeConfig{PieceLength: 256 << 10, Hybrid: kind == "hybrid", V2: kind == "v2"})
+			addr, s := seed(t, p, "--no-dht")
+			d, f, _ := inProcess(t, daemon.Config{NoDHT: true, NoLSD: true, Peers: []netip.AddrPort{netip.MustParseAddrPort(addr)}}, p.torrent)
+			same(t, "sequential", f.path("film"), p.dir)
+			s.kill()
+			d.Sleep()
+			if st := stateOf(d, "film"); st != "dormant" {
+				t.Fatalf("it is %s", st)
+			}
+			m := mount(t, p.torrent, "--no-dht", "--peer", d.Addr().String(), "--encryption", encryption)
+			same(t, "sequential", m.path("film"), p.dir)
+			if sessions, _ := d.Awake(); sessions != 1 {
+				t.Error("it was served by nobody")
+			}
+		}
+	}
+}
+
+// A fault of ours in one torrent: its reads end with EIO at once, the others go on, and
+// after a pause it works again.
+func TestFaultOfOneTorrent(t *testing.T) {
+	t.Parallel()
+	bad := single(t, "bad", 4<<20, metainfo.MakeConfig{PieceLength: 256 << 10})
+	good := single(t, "good", 4<<20, metainfo.MakeConfig{PieceLength: 256 << 10})
+	var addrs []netip.AddrPort
+	for _, p := range []*payload{bad, good} {
+		addr, _ := seed(t, p, "--no-dht")
+		addrs = append(addrs, netip.MustParseAddrPort(addr))
+	}
+	d, f, _ := inProcess(t, daemon.Config{NoDHT: true, NoLSD: true, Peers: addrs}, bad.torrent, good.torrent)
+	eventually(t, patience, "both are awake", func() bool { s, _ := d.Awake(); return s == 2 })
+	if err := d.Plant(bad.meta.Info.Hash); err != nil {
+		t.Fatal(err)
+	}
+	r := reader(t, "time", f.path("bad"))
+	out := r.succeed(patience)
+	var took int
+	var how string
+	if _, err := fmt.Sscan(out, &took, &how); err != nil || how != "EIO" {
+		t.Errorf("the read ended with %q", out)
+	}
+	if st := stateOf(d, "bad"); st != "failed" {
+		t.Errorf("the torrent is %s", st)
+	}
+	same(t, "sequential", f.path("good"), good.dir)
+	eventually(t, patience, "it works again", func() bool {
+		return string(reader(t, "time", f.path("bad")).succeed(patience)) != out && stateOf(d, "bad") != "failed"
+	})
+	same(t, "sequential", f.path("bad"), bad.dir)
+}

@@ -1,0 +1,50 @@
+package daemon
+
+import (
+	"github.com/btmount/btmount/cache"
+	"github.com/btmount/btmount/fetch/swarm/metainfo"
+)
+
+// Sleep puts every torrent to sleep that nobody needs, as lull would after a while.
+func (d *Daemon) Sleep() {
+	d.mu.Lock()
+	all := append([]*torrent(nil), d.torrents...)
+	d.mu.Unlock()
+	for _, t := range all {
+		t.sleep()
+		t.unload()
+	}
+}
+
+// Awake returns how many torrents have a session, and how many have their parts.
+func (d *Daemon) Awake() (sessions, loaded int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, t := range d.torrents {
+		if t.session.Load() != nil {
+			sessions++
+		}
+		if t.parts.Load() != nil {
+			loaded++
+		}
+	}
+	return sessions, loaded
+}
+
+// trap is a store that panics when a unit is begun, which Run itself does.
+type trap struct{ *cache.Object }
+
+func (trap) Begin(int) error { panic("planted") }
+
+// Plant makes the session of a torrent panic at the next read that misses.
+func (d *Daemon) Plant(h metainfo.InfoHash) error {
+	d.mu.Lock()
+	t := d.byHash[h]
+	d.mu.Unlock()
+	sw, err := t.wake()
+	if err == nil {
+		p := t.parts.Load()
+		sw.Attach(p.meta, trap{p.object})
+	}
+	return err
+}
