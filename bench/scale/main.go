@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -21,7 +22,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("say what to measure: known; see go doc ./bench/scale")
+		return fmt.Errorf("say what to measure: known or peers; see go doc ./bench/scale")
 	}
 	f := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	switch args[0] {
@@ -35,6 +36,19 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 		return known(ctx, *n, *active, *starts, *bin, *dir)
+	case "peers", "seeders":
+		n := f.Int("peers", 1000, "connections")
+		torrents := f.Int("torrents", 50, "that they are spread over")
+		rate := f.Float64("rate", 100, "of all seeders together, MB/s; 0 is no limit")
+		length := f.Duration("for", 15*time.Second, "how long to measure")
+		profile := f.String("cpuprofile", "", "file for a profile of the engine")
+		if err := f.Parse(args[1:]); err != nil {
+			return err
+		}
+		if args[0] == "seeders" { // started by peers
+			return serveSwarms(*torrents, *rate)
+		}
+		return peers(ctx, *n, *torrents, *rate, *length, *profile)
 	}
-	return fmt.Errorf("nothing is known of %q; say known", args[0])
+	return fmt.Errorf("nothing is known of %q; say known or peers", args[0])
 }

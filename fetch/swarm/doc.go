@@ -33,6 +33,7 @@
 //	            unit of a v2 torrent
 //	hashes.go   asking for the hashes of units; hashserver.go: answering others
 //	torrent.go  one swarm: wants, and the goroutine that owns them
+//	survey.go   what the store has, looked through beside it
 //	fill.go     asking; handle.go: messages; judge.go: who lied
 //	pool.go     peers known and dialled; conn.go, upload.go: one connection
 //	extension.go, metadata.go, pex.go: BEP 10 and what is spoken over it
@@ -92,6 +93,13 @@
 // connection's goroutines share and is a leaf. assembly.mu is held across Commit, so
 // that it is certain whether a piece was committed when an assembly is stopped;
 // Commit takes the cache's object lock, which is a leaf. Run waits for no peer.
+//
+// No event of Run may take 10 ms: all peers and readers of the torrent wait for it. So
+// nothing in it walks over all pieces or units (BenchmarkLongestEvent watches that, with
+// 100,000 pieces and a million units); what has to is done by who calls Attach, or by a
+// goroutine that posts what it found. Two rare things are longer with large pieces: a v2
+// piece that is fetched whole, parts of which are in the store already, is read back and
+// hashed, and a hybrid's piece that is wrong is hashed again to say which half differs.
 //
 // # Faults of ours
 //

@@ -233,7 +233,6 @@ func (t *Torrent) landed(u int) {
 	}
 	size, piece := int64(t.grid.size(u)), t.grid.piece(u)
 	t.fetched.Add(size)
-	t.left.Add(-size)
 	t.note(piece, as.evidence())
 	if f := t.failures[piece]; f != nil && t.hashes == nil {
 		t.judge(f, as.evidence())
@@ -251,7 +250,9 @@ func (t *Torrent) landed(u int) {
 	if t.hashes != nil {
 		t.hashes.unwanted(u)
 	}
-	if !t.grid.all(u, t.store.Has) {
+	whole := t.grid.all(u, t.store.Has)
+	t.stocked(size, piece, whole)
+	if !whole {
 		return
 	}
 	for o := range t.conns {

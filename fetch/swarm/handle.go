@@ -44,10 +44,11 @@ var (
 // greet sends the messages that come first.
 func (t *Torrent) greet(c *conn) {
 	have, n := 0, 0
-	var pieces []bool
 	if t.store != nil && !t.client.cfg.NoUpload {
-		n = t.info.NumPieces()
-		pieces, have = t.grid.pieces(t.store)
+		n, have = t.info.NumPieces(), t.stock.count
+		if t.clock.Sub(t.looked) > surveyEvery {
+			t.look() // for those who come next
+		}
 	}
 	switch {
 	case c.fast && have == 0:
@@ -55,7 +56,7 @@ func (t *Torrent) greet(c *conn) {
 	case c.fast && have == n:
 		c.write(wire.AppendFlag(nil, pp.HaveAll))
 	case have > 0:
-		c.write(wire.AppendBitfield(nil, n, func(p int) bool { return pieces[p] }))
+		c.write(wire.AppendField(nil, t.stock.have))
 	}
 	if c.theirs != nil {
 		t.sendExtended(c)
@@ -161,7 +162,7 @@ func (t *Torrent) gotHave(c *conn, piece int) error {
 	if t.store == nil {
 		return nil
 	}
-	for u, last := t.grid.of(piece); u < last; u++ {
+	for u, last := t.grid.of(piece); u < last && t.picks.Len() > 0; u++ {
 		if t.picks.Find(u) != nil {
 			t.refill(c)
 			break
@@ -306,6 +307,9 @@ func (t *Torrent) tick() {
 		return
 	}
 	t.measure(tickIdle)
+	if t.doubt {
+		t.look()
+	}
 	if t.hashes != nil {
 		t.hashes.server.tick()
 	}

@@ -144,14 +144,22 @@ func (t *Torrent) stats() discovery.Stats {
 func (t *Torrent) postFound(ps []discovery.Peer) {
 	t.post(func() {
 		for _, p := range ps {
-			t.found([]netip.AddrPort{p.Addr}, p.Source, p.Via)
+			t.learn([]netip.AddrPort{p.Addr}, p.Source, p.Via)
 		}
+		t.countSources()
+		t.pool.dial()
 	})
 }
 
 // found notes addresses of peers and dials them if more are wanted. via is the address
 // of who named them.
 func (t *Torrent) found(addrs []netip.AddrPort, source string, via netip.Addr) {
+	t.learn(addrs, source, via)
+	t.countSources()
+	t.pool.dial()
+}
+
+func (t *Torrent) learn(addrs []netip.AddrPort, source string, via netip.Addr) {
 	p := &t.pool
 	from := network.Told
 	switch source {
@@ -184,8 +192,6 @@ func (t *Torrent) found(addrs []netip.AddrPort, source string, via netip.Addr) {
 		}
 		p.known_[a] = &candidate{addr: a, source: source, via: via}
 	}
-	t.countSources()
-	p.dial()
 }
 
 // dial connects to known peers while more are wanted.

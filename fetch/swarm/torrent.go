@@ -66,7 +66,13 @@ type Torrent struct {
 	grid       *grid
 	hashes     *hashing // nil where v1 piece hashes rule
 	store      Store
-	fresh      bool // something is wanted that nobody was asked for yet
+	stock      survey    // of the store
+	looked     time.Time // when a survey began last
+	looking    bool      // it has not ended
+	moved      bool      // something landed since it began
+	during     []int     // pieces that became whole since it began
+	doubt      bool      // left is not to be believed, except that it is not 0
+	fresh      bool      // something is wanted that nobody was asked for yet
 	conns      map[*conn]struct{}
 	byID       map[[20]byte]*conn
 	extensions []extension
@@ -84,6 +90,7 @@ type Torrent struct {
 	nextChoke  time.Time
 	nextTick   time.Time
 	infoErr    error
+	took       func(what string, d time.Duration) // for tests: how long an event took
 }
 
 // content is what other goroutines may see of a torrent once its info is known.
@@ -228,9 +235,10 @@ func (t *Torrent) now() time.Time { return t.clock }
 // called before Run, or from OnInfo.
 func (t *Torrent) Attach(meta *metainfo.Meta, store Store) {
 	c := &content{info: meta.Info, grid: newGrid(meta), store: store, meta: meta}
-	t.left.Store(c.grid.left(store))
+	stock := c.grid.survey(store)
+	t.left.Store(stock.left)
 	t.served.Store(c)
-	t.post(func() { t.attach(c) }) // before Run the mailbox keeps it
+	t.post(func() { t.attach(c, stock) }) // before Run the mailbox keeps it
 }
 
 func (t *Torrent) complete() bool { return t.left.Load() == 0 }
@@ -295,7 +303,7 @@ func (t *Torrent) loop(ctx context.Context) {
 	t.found(t.cfg.Peers, "given", netip.Addr{})
 	t.found(t.cfg.Hints, "magnet", netip.Addr{})
 	for _, p := range t.cfg.Known {
-		t.found([]netip.AddrPort{p.Addr}, p.Source, p.Via)
+		t.learn([]netip.AddrPort{p.Addr}, p.Source, p.Via)
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -304,13 +312,13 @@ func (t *Torrent) loop(ctx context.Context) {
 		case <-ctx.Done():
 		case f := <-t.mail:
 			t.clock = time.Now()
-			f()
+			t.timed("message", f)
 			t.drain()
-			t.settle()
+			t.timed("settle", t.settle)
 		case <-timer.C:
 			t.clock = time.Now()
 		}
-		t.tick()
+		t.timed("tick", t.tick)
 		timer.Reset(t.rest())
 	}
 }
@@ -320,11 +328,23 @@ func (t *Torrent) drain() {
 	for range 64 {
 		select {
 		case f := <-t.mail:
-			f()
+			t.timed("message", f)
 		default:
 			return
 		}
 	}
+}
+
+// timed handles a part of an event. None may take long: every peer and every reader of
+// the torrent waits for it.
+func (t *Torrent) timed(what string, f func()) {
+	if t.took == nil {
+		f()
+		return
+	}
+	began := time.Now()
+	f()
+	t.took(what, time.Since(began))
 }
 
 // settle asks for what was wanted by the messages just handled: the hashes first, so
@@ -429,12 +449,21 @@ func (t *Torrent) badInfo(err error) {
 	t.pool.background(t.pool.group, "the refusal of metadata", func() error { t.cfg.OnInfo(nil, err); return nil })
 }
 
-func (t *Torrent) attach(c *content) {
-	t.info, t.store, t.grid = c.info, c.store, c.grid
+// maxTold is how many pieces a peer is told of, one by one, that came before the metadata:
+// it gets no bitfield any more.
+const maxTold = 4096
+
+func (t *Torrent) attach(c *content, stock survey) {
+	t.info, t.store, t.grid, t.stock, t.looked = c.info, c.store, c.grid, stock, t.clock
 	if c.grid.tree {
 		t.hashes = newHashing(t, c.grid, c.meta.PieceLayers)
 	}
-	have, _ := t.grid.pieces(t.store)
+	var have []int
+	for p := 0; len(have) < min(t.stock.count, maxTold); p++ {
+		if t.stock.has(p) {
+			have = append(have, p)
+		}
+	}
 	for p := range t.conns {
 		if err := t.checkField(p); err != nil {
 			p.close(err)
@@ -442,10 +471,8 @@ func (t *Torrent) attach(c *content) {
 		}
 		t.sendExtended(p) // now with metadata_size
 		t.interest(p)
-		for piece, ok := range have {
-			if ok {
-				t.announceTo(p, piece)
-			}
+		for _, piece := range have {
+			t.announceTo(p, piece)
 		}
 	}
 	t.fillAll()
@@ -519,15 +546,6 @@ func (t *Torrent) want(w *want) {
 	t.fresh = t.fresh || fresh
 	for p := w.first; p < w.last && t.hashes != nil; p++ {
 		t.hashes.hurry(p)
-	}
-}
-
-// recount notes what is missing after an eviction, and tells peers that we are
-// interested again.
-func (t *Torrent) recount() {
-	t.left.Store(t.grid.left(t.store))
-	for c := range t.conns {
-		t.interest(c)
 	}
 }
 

@@ -129,41 +129,6 @@ func (g *grid) all(u int, has func(u int) bool) bool {
 	return true
 }
 
-// pieces returns which pieces a store has.
-func (g *grid) pieces(s Store) (has []bool, n int) {
-	missing := make([]int, g.info.NumPieces())
-	for p := range missing {
-		if missing[p] = 1; g.per > 1 {
-			missing[p] = int((g.end(p) - int64(p)*g.info.PieceLength + g.unit - 1) / g.unit)
-		}
-	}
-	s.Each(func(u int) {
-		if g.per == 1 || g.size(u) > 0 {
-			missing[g.piece(u)]--
-		}
-	})
-	has = make([]bool, len(missing))
-	for p := range missing {
-		if has[p] = missing[p] == 0; has[p] {
-			n++
-		}
-	}
-	return has, n
-}
-
-// left returns how much of the content a store does not have.
-func (g *grid) left(s Store) (left int64) {
-	left = g.info.Length
-	if g.tree {
-		left = 0
-		for _, f := range g.file {
-			left += f.Length
-		}
-	}
-	s.Each(func(u int) { left -= int64(g.size(u)) })
-	return left
-}
-
 // Verify returns what tells whether bytes are a unit, from the tag that was kept with
 // it: for a store that finds its files again after a crash.
 func Verify(m *metainfo.Meta) func(u int, p, tag []byte) bool {

@@ -232,6 +232,12 @@ func AppendPieceHeader(b []byte, piece, begin, n int) []byte {
 	return binary.BigEndian.AppendUint32(b, uint32(begin))
 }
 
+// AppendField appends a bitfield that is encoded already.
+func AppendField(b, field []byte) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(1+len(field)))
+	return append(append(b, byte(pp.Bitfield)), field...)
+}
+
 // AppendBitfield appends a bitfield of n pieces.
 func AppendBitfield(b []byte, n int, has func(int) bool) []byte {
 	size := (n + 7) / 8
