@@ -256,21 +256,26 @@ type Swarm struct {
 
 // View sorts the usable peers by when each would have brought one more block.
 func View(peers []*Peer, now time.Time) *Swarm {
-	s := &Swarm{now: now}
+	s := &Swarm{now: now, peers: make([]*Peer, 0, len(peers))}
 	for _, p := range peers {
 		if !p.Mute && (!p.Choked || p.Allow != nil) {
 			s.peers = append(s.peers, p)
 		}
 	}
-	at := make(map[*Peer]float64, len(s.peers))
-	for _, p := range s.peers {
-		at[p] = p.Pipe.Finish(now, wire.BlockSize).Sub(now).Seconds()
+	type entry struct {
+		peer *Peer
+		at   float64
 	}
-	slices.SortFunc(s.peers, func(a, b *Peer) int { return cmp.Or(cmp.Compare(at[a], at[b]), cmp.Compare(a.Order, b.Order)) })
-	for _, p := range s.peers {
-		s.at = append(s.at, at[p])
-		s.free = append(s.free, p.Pipe.Finish(now, 0).Sub(now).Seconds())
-		s.rate = append(s.rate, p.Pipe.Rate())
+	list := make([]entry, len(s.peers))
+	for i, p := range s.peers {
+		list[i] = entry{p, p.Pipe.Finish(now, wire.BlockSize).Sub(now).Seconds()}
+	}
+	slices.SortFunc(list, func(a, b entry) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.peer.Order, b.peer.Order)) })
+	room := make([]float64, 3*len(list))
+	s.at, s.free, s.rate = room[:len(list)], room[len(list):2*len(list)], room[2*len(list):]
+	for i, e := range list {
+		s.peers[i], s.at[i], s.rate[i] = e.peer, e.at, e.peer.Pipe.Rate()
+		s.free[i] = e.peer.Pipe.Finish(now, 0).Sub(now).Seconds()
 	}
 	return s
 }
@@ -316,26 +321,15 @@ func (s *Swarm) team(p *Piece, peer *Peer) (t team, alone bool) {
 	return t, len(t.free) < 2
 }
 
-// turn returns when the team, working in order, will have moved n bytes: seconds
-// from now.
-func (t *team) turn(n int) float64 {
-	at := math.Inf(1)
-	for {
-		work, rate, left := float64(n), 0.0, false
-		for i, f := range t.free {
-			if f <= at {
-				work += f * t.rate[i]
-				rate += t.rate[i]
-			}
-		}
-		next := work / rate
-		for _, f := range t.free {
-			left = left || f <= at && f > next
-		}
-		if at = next; !left {
-			return at
+// moved returns how many bytes the team, working in order, will have moved at a time,
+// seconds from now.
+func (t *team) moved(at float64) (n float64) {
+	for i, f := range t.free {
+		if f < at {
+			n += (at - f) * t.rate[i]
 		}
 	}
+	return n
 }
 
 // Share returns how many blocks that someone waits for there are for each peer,
@@ -377,8 +371,11 @@ func (k *Picker) Next(peer *Peer, s *Swarm, room int) (ask []Request) {
 // take assigns free blocks of p to peer as far as they will be in time.
 func (k *Picker) take(p *Piece, peer *Peer, s *Swarm, before, room int, ask []Request) []Request {
 	team, alone := s.team(p, peer)
-	if !alone && !s.inTime(p, peer, &team, before+p.free*wire.BlockSize) {
-		return ask // not even the last block
+	var next bid
+	if !alone {
+		if next = s.bid(p, peer, &team); !next.inTime(before + p.free*wire.BlockSize) {
+			return ask // not even the last block
+		}
 	}
 	for b := range p.blocks {
 		bl := &p.blocks[b]
@@ -389,7 +386,7 @@ func (k *Picker) take(p *Piece, peer *Peer, s *Swarm, before, room int, ask []Re
 			continue
 		}
 		size := p.BlockSize(b)
-		if !alone && !s.inTime(p, peer, &team, before+size) {
+		if !alone && !next.inTime(before+size) {
 			before += size
 			continue // further back it may be in time
 		}
@@ -401,17 +398,31 @@ func (k *Picker) take(p *Piece, peer *Peer, s *Swarm, before, room int, ask []Re
 		if team.self >= 0 {
 			team.free[team.self] = finish.Sub(s.now).Seconds()
 		}
+		if !alone {
+			next = s.bid(p, peer, &team)
+		}
 	}
 	return ask
 }
 
-// inTime reports whether peer would bring one more block of p before the turn of the
-// block that ends n bytes behind the front.
-func (s *Swarm) inTime(p *Piece, peer *Peer, t *team, n int) bool {
+// bid is the time at which a peer would bring one more block of a piece.
+type bid struct {
+	early bool    // sooner than all others, or when it is due
+	moved float64 // bytes that the team will have moved then, but for the slack
+}
+
+func (s *Swarm) bid(p *Piece, peer *Peer, t *team) bid {
 	finish := peer.Pipe.Finish(s.now, wire.BlockSize)
 	f := finish.Sub(s.now).Seconds()
-	return f <= t.best || !finish.After(p.Due) || f <= t.turn(n)+slack.Seconds()
+	if f <= t.best || !finish.After(p.Due) {
+		return bid{early: true}
+	}
+	return bid{moved: t.moved(f - slack.Seconds())}
 }
+
+// inTime reports whether that is before the turn of the block that ends n bytes behind the
+// front: the team will not have moved more by then.
+func (b bid) inTime(n int) bool { return b.early || b.moved <= float64(n) }
 
 // ask notes a request.
 func (peer *Peer) ask(piece, b, size int, now, finish time.Time) Request {
@@ -509,7 +520,11 @@ type blockID struct{ piece, block int }
 
 // predict returns when each block on the way will come, the soonest of its owners.
 func (s *Swarm) predict() map[blockID]time.Time {
-	at := map[blockID]time.Time{}
+	n := 0
+	for _, q := range s.peers {
+		n += len(q.Asked)
+	}
+	at := make(map[blockID]time.Time, n)
 	for _, q := range s.peers {
 		ahead := 0
 		for _, r := range q.Asked {

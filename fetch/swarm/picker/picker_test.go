@@ -1,6 +1,7 @@
 package picker
 
 import (
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -379,6 +380,8 @@ func TestBooks(t *testing.T) {
 	}
 }
 
+// BenchmarkNext asks 200 peers, in turn, for blocks of what 100 readers want that each have
+// a window of 64 pieces. It tells which share of a core that is at 100 MB/s.
 func BenchmarkNext(b *testing.B) {
 	pick := New()
 	now := time.Now()
@@ -392,13 +395,65 @@ func BenchmarkNext(b *testing.B) {
 		pick.Want(p, piece, now.Add(time.Duration(p)*time.Millisecond), false, nil)
 	}
 	b.ReportAllocs()
+	blocks := 0
 	for i := 0; b.Loop(); i++ {
 		p := peers[i%200]
 		for _, r := range pick.Next(p, View(peers, now), 8) {
+			blocks++
 			p.Done(r.Piece, r.Block)
 			p.Pipe.Gone(r.Size)
 			pick.Lost(r.Piece, r.Block, p)
 		}
+	}
+	perBlock := b.Elapsed().Seconds() / float64(max(1, blocks))
+	b.ReportMetric(100*perBlock*100e6/wire.BlockSize, "%core@100MB/s")
+}
+
+// A bid is in time if the peer brings the block before its turn: when the team, working in
+// order, would have moved all bytes up to it. Here turns are worked out one by one.
+func TestBidIsBeforeTheTurn(t *testing.T) {
+	turn := func(tm *team, n int) float64 {
+		at := math.Inf(1)
+		for {
+			work, rate, left := float64(n), 0.0, false
+			for i, f := range tm.free {
+				if f <= at {
+					work += f * tm.rate[i]
+					rate += tm.rate[i]
+				}
+			}
+			next := work / rate
+			for _, f := range tm.free {
+				left = left || f <= at && f > next
+			}
+			if at = next; !left {
+				return at
+			}
+		}
+	}
+	r := rand.New(rand.NewPCG(3, 4))
+	yes, no := 0, 0
+	for range 20000 {
+		tm := &team{best: math.Inf(-1)}
+		for range 1 + r.IntN(9) {
+			tm.free = append(tm.free, r.Float64())
+			tm.rate = append(tm.rate, 1e4+1e6*r.Float64())
+		}
+		n := r.IntN(1 << 20)
+		f := 2 * r.Float64()
+		want := f <= turn(tm, n)
+		got := bid{moved: tm.moved(f)}.inTime(n)
+		if math.Abs(f-turn(tm, n)) > 1e-9 && got != want {
+			t.Fatalf("finish %v, turn %v: in time is %v", f, turn(tm, n), got)
+		}
+		if got {
+			yes++
+		} else {
+			no++
+		}
+	}
+	if yes < 1000 || no < 1000 {
+		t.Errorf("%d in time, %d not: this test shows little", yes, no)
 	}
 }
 
