@@ -18,6 +18,7 @@ import (
 	"github.com/btmount/btmount/fetch/swarm/fault"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 	"github.com/btmount/btmount/fetch/swarm/network"
+	"github.com/btmount/btmount/fetch/swarm/wire"
 )
 
 // Config of a Client.
@@ -59,6 +60,7 @@ type Client struct {
 	listener  net.Listener
 	incoming  chan struct{} // bounds handshakes of strangers
 
+	buffers  *wire.Budget
 	conns    atomic.Int64 // past their handshake
 	halfOpen atomic.Int64 // being dialled
 
@@ -71,6 +73,9 @@ type Client struct {
 const (
 	handshakeTimeout = 8 * time.Second
 	maxHandshakes    = 64 // of incoming connections at a time
+	// maxBuffers is what the buffers of fast peers may hold, all together: 64 of them at
+	// full size. The others have 32 KiB each.
+	maxBuffers = 64 << 20
 )
 
 var errBanned = errors.New("banned: it sent bytes that do not match their hash")
@@ -96,7 +101,7 @@ func NewClient(cfg Config) (*Client, error) {
 		cfg.Network = network.System()
 	}
 	c := &Client{
-		cfg: cfg, log: cfg.Logger, incoming: make(chan struct{}, maxHandshakes),
+		cfg: cfg, log: cfg.Logger, incoming: make(chan struct{}, maxHandshakes), buffers: wire.NewBudget(maxBuffers),
 		torrents: map[metainfo.InfoHash]*Torrent{}, banned: map[netip.AddrPort]bool{}, bannedID: map[[20]byte]bool{},
 	}
 	n := copy(c.id[:], cfg.PeerPrefix)

@@ -205,7 +205,8 @@ type arrival struct {
 
 // read runs until the connection ends.
 func (c *conn) read(ctx context.Context) error {
-	r := wire.NewReader(c.rw)
+	r := wire.NewReaderWithin(c.t.client.buffers, c.rw)
+	defer r.Close()
 	var batch []arrival
 	flush := func() {
 		if len(batch) > 0 {

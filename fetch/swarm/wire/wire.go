@@ -6,7 +6,8 @@
 // hashed and written while it is still warm in the processor's cache, without a
 // copy. The buffer starts small and grows for peers that fill it: fifty idle peers
 // cost little, one fast peer gets few large reads (measured: 64 KiB reads cost a
-// third more CPU per byte than 1 MiB ones).
+// third more CPU per byte than 1 MiB ones). What all buffers grow to is bounded by a
+// [Budget] that connections share.
 //
 // Every length is checked before anything is allocated for it.
 package wire
@@ -53,58 +54,6 @@ type Message struct {
 
 // ErrTooLong means that a peer announced a message longer than its kind may be.
 var ErrTooLong = errors.New("message too long")
-
-// Reader reads messages from one peer.
-type Reader struct {
-	src  io.Reader
-	buf  []byte
-	r, w int
-	full int // fills in a row that used up the buffer
-}
-
-// NewReader returns a Reader over src.
-func NewReader(src io.Reader) *Reader { return &Reader{src: src, buf: make([]byte, firstBuffer)} }
-
-// Ready reports whether a whole message is buffered: Read will not wait.
-func (r *Reader) Ready() bool {
-	have := r.w - r.r
-	return have >= 4 && uint32(have-4) >= binary.BigEndian.Uint32(r.buf[r.r:])
-}
-
-// need makes n bytes available at buf[r:].
-func (r *Reader) need(n int) error {
-	for r.w-r.r < n {
-		if r.r > 0 && len(r.buf)-r.r < max(n, len(r.buf)/2) {
-			copy(r.buf, r.buf[r.r:r.w])
-			r.w, r.r = r.w-r.r, 0
-		}
-		if len(r.buf)-r.r < n {
-			r.grow(n)
-		}
-		got, err := r.src.Read(r.buf[r.w:])
-		r.w += got
-		if r.w == len(r.buf) {
-			if r.full++; r.full >= 4 && len(r.buf) < lastBuffer {
-				r.grow(2 * len(r.buf))
-			}
-		} else {
-			r.full = 0
-		}
-		if err != nil && r.w-r.r < n {
-			if err == io.EOF && r.w > r.r {
-				err = io.ErrUnexpectedEOF
-			}
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *Reader) grow(n int) {
-	b := make([]byte, max(n, len(r.buf)))
-	r.w = copy(b, r.buf[r.r:r.w])
-	r.r, r.full, r.buf = 0, 0, b
-}
 
 // limit returns the longest body of a message kind, type byte included.
 func limit(t pp.MessageType) int {
