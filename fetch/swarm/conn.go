@@ -206,7 +206,7 @@ type arrival struct {
 // read runs until the connection ends.
 func (c *conn) read(ctx context.Context) error {
 	r := wire.NewReaderWithin(c.t.client.buffers, c.rw)
-	defer r.Close()
+	defer r.Release()
 	var batch []arrival
 	flush := func() {
 		if len(batch) > 0 {

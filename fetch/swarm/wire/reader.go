@@ -52,14 +52,14 @@ const manyThin = 64
 // NewReader returns a Reader over src whose buffer grows without a budget.
 func NewReader(src io.Reader) *Reader { return NewReaderWithin(nil, src) }
 
-// NewReaderWithin returns a Reader over src whose buffer grows within a budget. Close gives
+// NewReaderWithin returns a Reader over src whose buffer grows within a budget. Release gives
 // back what it has of it.
 func NewReaderWithin(b *Budget, src io.Reader) *Reader {
 	return &Reader{src: src, budget: b, buf: make([]byte, firstBuffer), size: firstBuffer}
 }
 
-// Close gives back what the buffer has of the budget. The Reader is not used any more.
-func (r *Reader) Close() {
+// Release gives back what the buffer has of the budget. The Reader is not used any more.
+func (r *Reader) Release() {
 	r.budget.give(r.size - firstBuffer)
 	r.size = firstBuffer
 }

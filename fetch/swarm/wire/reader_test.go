@@ -58,8 +58,8 @@ func TestBuffersShareABudget(t *testing.T) {
 		t.Errorf("a buffer of %d bytes for a slow peer", len(all[0].buf))
 	}
 	for _, r := range all {
-		r.Close()
-		r.Close()
+		r.Release()
+		r.Release()
 	}
 	if left := budget.left.Load(); left != 2*lastBuffer+firstBuffer/2 {
 		t.Errorf("%d bytes are left of the budget", left)
