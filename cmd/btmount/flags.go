@@ -102,7 +102,7 @@ func swarmFlags() []cli.Flag {
 }
 
 func stateFlag() cli.Flag {
-	return stringFlag("state-dir", stateDir(), "`FOLDER` for what must outlive the cache: metadata of magnets, known DHT nodes")
+	return stringFlag("state-dir", stateDir(), "`FOLDER` for what must outlive the cache: metadata, known DHT nodes")
 }
 
 func mountFlags() []cli.Flag {

@@ -25,7 +25,7 @@ import (
 //	session  its swarm, from the first read that misses (Fetch) until idleAfter.
 //
 // A peer that calls wakes a torrent that has something to share. A magnet whose metadata
-// is missing never sleeps.
+// is missing, and may come, never sleeps.
 //
 // Who sleeps announces nothing, so nobody new would find what it has cached. Therefore
 // the maxShared torrents that were used last and have something cached stay awake for
@@ -44,8 +44,8 @@ import (
 const (
 	idleAfter = 5 * time.Minute
 	maxShared = 64  // torrents that are awake for others
-	maxCalled = 128 // sessions beyond which no peer can wake one more
 	maxLoaded = 64  // torrents that nobody needs and that have their parts
+	maxUp     = 192 // torrents that are more than dormant, beyond which peers wake no more
 	warmStart = 64  // so many torrents or fewer are all awake at the start
 )
 
@@ -104,6 +104,9 @@ func (t *torrent) unload() {
 	t.change.Lock()
 	defer t.change.Unlock()
 	p := t.parts.Load()
+	if p == nil && t.bad.Load() != nil {
+		t.daemon.forget(t)
+	}
 	if p == nil || t.session.Load() != nil || t.fetches.Load() > 0 {
 		return
 	}
@@ -373,7 +376,7 @@ func (d *Daemon) calm(now time.Time, idle time.Duration) {
 		s := t.session.Load()
 		if s == nil {
 			switch {
-			case !t.ready() || t.faulty() && t.shares():
+			case t.resolving() || t.faulty() && t.shares():
 				_, _ = t.wake() // it failed before; an error is told when it is read
 			case t.open.Load() == 0:
 				if loaded++; now.Sub(last) >= idle || loaded > maxLoaded {
@@ -385,7 +388,7 @@ func (d *Daemon) calm(now time.Time, idle time.Duration) {
 		if n := s.swarm.Uploaded(); n != s.uploaded {
 			s.uploaded, s.shared = n, now
 		}
-		keep := !t.ready() || t.fetches.Load() > 0 || now.Sub(last) < idle || now.Sub(s.shared) < idle
+		keep := t.resolving() || t.fetches.Load() > 0 || now.Sub(last) < idle || now.Sub(s.shared) < idle
 		if t.shares() {
 			keep = keep || shared < maxShared
 			shared++
@@ -395,6 +398,9 @@ func (d *Daemon) calm(now time.Time, idle time.Duration) {
 		}
 	}
 }
+
+// resolving reports whether its metadata is missing and may come.
+func (t *torrent) resolving() bool { return !t.ready() && t.bad.Load() == nil }
 
 // faulty reports whether the last session failed and may be tried again.
 func (t *torrent) faulty() bool {
@@ -445,7 +451,7 @@ func (d *Daemon) alias(t *torrent, info *metainfo.Info) {
 func (d *Daemon) Wake(h metainfo.InfoHash) *swarm.Torrent {
 	d.mu.Lock()
 	t := d.byHash[h]
-	many := len(d.up) >= maxCalled+maxLoaded
+	many := len(d.up) >= maxUp
 	d.mu.Unlock()
 	if t == nil || many || !t.ready() || !t.shares() {
 		return nil

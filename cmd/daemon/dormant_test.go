@@ -78,7 +78,7 @@ func TestDormant(t *testing.T) {
 }
 
 // What sleeps and is cached is served to who calls; the caller may speak in the clear or
-// not. With --no-upload nobody answers.
+// not.
 func TestPeerWakes(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{"v1", "hybrid", "v2"} {
@@ -99,6 +99,64 @@ func TestPeerWakes(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Strangers wake nothing of which they could have nothing.
+func TestStrangersWakeNothing(t *testing.T) {
+	t.Parallel()
+	p := single(t, "film", 1<<20, metainfo.MakeConfig{PieceLength: 256 << 10})
+	addr, _ := seed(t, p, "--no-dht")
+	from := []netip.AddrPort{netip.MustParseAddrPort(addr)}
+	nothing, _, _ := inProcess(t, daemon.Config{NoDHT: true, NoLSD: true}, many(t, 70, p))
+	silent, f, _ := inProcess(t, daemon.Config{NoDHT: true, NoLSD: true, NoUpload: true, Peers: from}, p.torrent)
+	same(t, "sequential", f.path("film"), p.dir)
+	for what, d := range map[string]*daemon.Daemon{"nothing is cached": nothing, "it may not upload": silent} {
+		d.Sleep()
+		if c, err := dialRaw(d.Addr().String(), p.meta); err == nil {
+			c.Close()
+			t.Errorf("%s, and it answers", what)
+		}
+		if sessions, _ := d.Awake(); sessions != 0 {
+			t.Errorf("%s, and it woke up", what)
+		}
+	}
+}
+
+// What has something cached stays awake for others, also over a restart, beside torrents
+// that sleep.
+func TestSharedStaysAwake(t *testing.T) {
+	t.Parallel()
+	p := single(t, "film", 1<<20, metainfo.MakeConfig{PieceLength: 256 << 10})
+	dir := many(t, 70, p)
+	addr, s := seed(t, p, "--no-dht")
+	d, f, stop := inProcess(t, daemon.Config{NoDHT: true, NoLSD: true, Peers: []netip.AddrPort{netip.MustParseAddrPort(addr)}}, dir)
+	same(t, "sequential", f.path("film"), p.dir)
+	s.kill()
+	d.Calm()
+	if sessions, _ := d.Awake(); sessions != 1 || stateOf(d, "film") != "complete" {
+		t.Errorf("%d sessions, and the torrent is %s", sessions, stateOf(d, "film"))
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	m := f.mount(t, dir, "--no-dht", "--no-lsd")
+	eventually(t, patience, "it is awake after a restart, and the others are not", func() bool {
+		awake := 0
+		for _, s := range m.status(t).Torrents {
+			if s.State != "dormant" {
+				awake++
+			}
+			if s.Name == "film" && s.State != "complete" {
+				return false
+			}
+		}
+		return awake == 1
+	})
+	c, err := dialRaw(m.listen, p.meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
 }
 
 // A fault of ours in one torrent: its reads end with EIO at once, the others go on, and

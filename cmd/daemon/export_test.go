@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"time"
+
 	"github.com/btmount/btmount/cache"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 )
@@ -15,6 +17,9 @@ func (d *Daemon) Sleep() {
 		t.unload()
 	}
 }
+
+// Calm is one round of lull at a time to come, when everything has been idle for long.
+func (d *Daemon) Calm() { d.calm(time.Now().Add(time.Hour), time.Minute) }
 
 // Awake returns how many torrents have a session, and how many have their parts.
 func (d *Daemon) Awake() (sessions, loaded int) {
