@@ -15,13 +15,20 @@ type link struct {
 	at    string // where it listens
 	to    string
 	delay time.Duration // one way
-	rate  float64       // bytes/s towards the client; 0 = no limit
+	line  *line         // towards the client
 
 	silent atomic.Bool // nothing passes any more
 
+	mu sync.Mutex
+	l  net.Listener
+}
+
+// line carries bytes at a rate; several links can share one.
+type line struct {
+	rate float64 // bytes/s; 0 = no limit
+
 	mu   sync.Mutex
-	l    net.Listener
-	free time.Time // when the line can take the next chunk
+	free time.Time // when it can take the next chunk
 }
 
 // queue is how much a line holds beyond what it delays: 0.3 s of its rate, as home
@@ -29,11 +36,15 @@ type link struct {
 const queue = 300 * time.Millisecond
 
 func newLink(to string, delay time.Duration, rate float64) (*link, error) {
+	return newLinkOn(&line{rate: rate}, to, delay)
+}
+
+func newLinkOn(line *line, to string, delay time.Duration) (*link, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	k := &link{at: l.Addr().String(), l: l, to: to, delay: delay, rate: rate}
+	k := &link{at: l.Addr().String(), l: l, to: to, delay: delay, line: line}
 	go k.serve(l) // ends with close
 	return k, nil
 }
@@ -86,8 +97,8 @@ func (k *link) forward(client net.Conn) {
 	seeder.(*net.TCPConn).SetReadBuffer(32 << 10)
 	client.(*net.TCPConn).SetWriteBuffer(32 << 10)
 	done := make(chan struct{}, 2)
-	go func() { k.pipe(seeder, client, 0); done <- struct{}{} }()
-	go func() { k.pipe(client, seeder, k.rate); done <- struct{}{} }()
+	go func() { k.pipe(seeder, client, &line{}); done <- struct{}{} }()
+	go func() { k.pipe(client, seeder, k.line); done <- struct{}{} }()
 	<-done
 }
 
@@ -98,7 +109,7 @@ type chunk struct {
 
 // pipe moves bytes from src to dst; each chunk leaves when the line has carried it
 // and arrives a delay later.
-func (k *link) pipe(dst, src net.Conn, rate float64) {
+func (k *link) pipe(dst, src net.Conn, on *line) {
 	line := make(chan chunk, 4096)
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -114,14 +125,14 @@ func (k *link) pipe(dst, src net.Conn, rate float64) {
 		dst.Close()
 	})
 	size := 64 << 10
-	if rate > 0 {
+	if on.rate > 0 {
 		size = 4 << 10
 	}
 	for {
 		b := make([]byte, size)
 		n, err := src.Read(b)
 		if n > 0 {
-			line <- chunk{b[:n], k.leave(n, rate).Add(k.delay)}
+			line <- chunk{b[:n], on.leave(n).Add(k.delay)}
 		}
 		if err != nil {
 			if !errors.Is(err, io.EOF) {
@@ -136,18 +147,18 @@ func (k *link) pipe(dst, src net.Conn, rate float64) {
 
 // leave books n bytes on the line and returns when they have left it; it waits while
 // the queue is full.
-func (k *link) leave(n int, rate float64) time.Time {
-	if rate == 0 {
+func (l *line) leave(n int) time.Time {
+	if l.rate == 0 {
 		return time.Now()
 	}
-	k.mu.Lock()
+	l.mu.Lock()
 	now := time.Now()
-	if k.free.Before(now) {
-		k.free = now
+	if l.free.Before(now) {
+		l.free = now
 	}
-	k.free = k.free.Add(time.Duration(float64(n) / rate * 1e9))
-	at := k.free
-	k.mu.Unlock()
+	l.free = l.free.Add(time.Duration(float64(n) / l.rate * 1e9))
+	at := l.free
+	l.mu.Unlock()
 	time.Sleep(time.Until(at.Add(-queue)))
 	return at
 }

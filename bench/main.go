@@ -27,7 +27,7 @@ import (
 
 var (
 	reps = flag.Int("reps", 3, "repetitions; the table shows median [min..max]")
-	only = flag.String("only", "far,v2,mix,silent,loop,tree", "scenarios")
+	only = flag.String("only", "far,v2,mix,silent,share,loop,tree", "scenarios")
 	bin  = flag.String("bin", "bin/btmount", "the binary to measure")
 )
 
@@ -68,7 +68,7 @@ func run(ctx context.Context) error {
 	load, _ := os.ReadFile("/proc/loadavg")
 	fmt.Printf("%s, %d cores, load %s", runtime.Version(), runtime.NumCPU(), load)
 	for _, s := range strings.Split(*only, ",") {
-		do := map[string]func() error{"far": b.far, "v2": b.v2, "mix": b.mix, "silent": b.silent, "loop": b.loop, "tree": b.tree}[s]
+		do := map[string]func() error{"far": b.far, "v2": b.v2, "mix": b.mix, "silent": b.silent, "share": b.share, "loop": b.loop, "tree": b.tree}[s]
 		if do == nil {
 			return fmt.Errorf("no scenario %q", s)
 		}
@@ -176,11 +176,11 @@ type mounted struct {
 }
 
 func (b *bench) mount(torrent string, peers ...string) (*mounted, error) {
-	return b.mountUntil(len(peers), torrent, peers...)
+	return b.mountUntil(len(peers), []string{torrent}, peers...)
 }
 
-// mountUntil waits until n of the peers serve us.
-func (b *bench) mountUntil(n int, torrent string, peers ...string) (*mounted, error) {
+// mountUntil waits until n of the peers serve us, each for one torrent.
+func (b *bench) mountUntil(n int, torrents []string, peers ...string) (*mounted, error) {
 	work, err := os.MkdirTemp(b.dir, "run-")
 	if err != nil {
 		return nil, err
@@ -189,7 +189,8 @@ func (b *bench) mountUntil(n int, torrent string, peers ...string) (*mounted, er
 	if err := os.Mkdir(m.mnt, 0o755); err != nil {
 		return nil, err
 	}
-	args := []string{"mount", m.mnt, torrent, "--no-dht", "--listen", "127.0.0.1:0", "--cache-dir", work + "/cache", "--state-dir", work + "/state"}
+	args := append([]string{"mount", m.mnt}, torrents...)
+	args = append(args, "--no-dht", "--listen", "127.0.0.1:0", "--cache-dir", work+"/cache", "--state-dir", work+"/state")
 	for _, p := range peers {
 		args = append(args, "--peer", p)
 	}
@@ -221,9 +222,11 @@ func (m *mounted) waitPeers(n int) error {
 			return fmt.Errorf("status.json: %w", err)
 		}
 		ready := 0
-		for _, p := range s.Torrents[0].Swarm {
-			if p.Connected && !p.Choked {
-				ready++
+		for _, t := range s.Torrents {
+			for _, p := range t.Swarm {
+				if p.Connected && !p.Choked {
+					ready++
+				}
 			}
 		}
 		if ready >= n {

@@ -111,7 +111,7 @@ func (b *bench) silent() error {
 }
 
 func (b *bench) readSilent(torrent string, peers []string, lasts time.Duration, trouble func()) (n, took, gap float64, err error) {
-	m, err := b.mountUntil(4, torrent, peers...)
+	m, err := b.mountUntil(4, []string{torrent}, peers...)
 	if err != nil {
 		return 0, 0, 0, err
 	}

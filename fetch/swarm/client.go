@@ -15,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/btmount/btmount/fetch/swarm/discovery"
+	"github.com/btmount/btmount/fetch/swarm/downlink"
 	"github.com/btmount/btmount/fetch/swarm/fault"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 	"github.com/btmount/btmount/fetch/swarm/network"
@@ -57,6 +58,7 @@ type Client struct {
 	log       *slog.Logger
 	id        [20]byte
 	discovery discovery.Config
+	downlink  downlink.Link // what arrives, shared by all torrents
 	listener  net.Listener
 	incoming  chan struct{} // bounds handshakes of strangers
 
@@ -103,6 +105,9 @@ func NewClient(cfg Config) (*Client, error) {
 	c := &Client{
 		cfg: cfg, log: cfg.Logger, incoming: make(chan struct{}, maxHandshakes), buffers: wire.NewBudget(maxBuffers),
 		torrents: map[metainfo.InfoHash]*Torrent{}, banned: map[netip.AddrPort]bool{}, bannedID: map[[20]byte]bool{},
+	}
+	if cfg.DownLimit != nil {
+		c.downlink.Limit = float64(cfg.DownLimit.Limit())
 	}
 	n := copy(c.id[:], cfg.PeerPrefix)
 	const letters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-."

@@ -26,6 +26,7 @@
 //	pipeline    what one peer will do: rate, round trip, how much to ask   (pure)
 //	picker      which block to ask of whom, and which of two               (pure)
 //	choker      whom to serve                                              (pure)
+//	downlink    how torrents share what arrives                            (pure)
 //	merkle      the hash trees of BEP 52                                   (pure)
 //	fault       keeps a panic where it happened
 //	units.go    units, and what peers call them

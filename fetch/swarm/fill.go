@@ -9,6 +9,7 @@ import (
 
 	pp "github.com/anacrolix/torrent/peer_protocol"
 
+	"github.com/btmount/btmount/fetch/swarm/downlink"
 	"github.com/btmount/btmount/fetch/swarm/picker"
 	"github.com/btmount/btmount/fetch/swarm/wire"
 )
@@ -31,6 +32,7 @@ const (
 	// A request that so many later ones overtook, and so old, was lost.
 	lostSkips = 32
 	lostAfter = 3 * time.Second
+	needGap   = 50 * time.Millisecond // between reports to the downlink
 	// A peer that owes blocks and sends none for so long is left.
 	deadAfter = 30 * time.Second
 )
@@ -63,6 +65,17 @@ func (t *Torrent) fillAll() {
 	t.rate.Store(math.Float64bits(s.Rate()))
 }
 
+// report tells the downlink what has come and what is needed, so that it can be shared
+// with other torrents.
+func (t *Torrent) report() {
+	n := downlink.Need{Busy: t.store != nil && t.picks.Len() > 0}
+	if n.Busy {
+		n.Late, n.Rate = t.picks.Need(t.clock, t.Rate(), downlink.Horizon)
+	}
+	t.nextNeed = t.clock.Add(needGap)
+	t.flow.Report(t.clock, t.came, n)
+}
+
 // refill asks c for more, once enough room has come free to be worth a message.
 func (t *Torrent) refill(c *conn) {
 	if t.store == nil || t.picks.Len() == 0 || c.closed {
@@ -83,7 +96,11 @@ func (t *Torrent) fill(c *conn, s *picker.Swarm, limit, least int) {
 	if room < least || c.view.Mute || c.view.Choked && c.view.Allow == nil {
 		return
 	}
+	if room = t.flow.Take(t.clock, room, wire.BlockSize); room == 0 {
+		return // others are more in a hurry; the next tick asks again
+	}
 	asks := t.picks.Next(&c.view, s, room)
+	t.flow.Return(room-len(asks), wire.BlockSize)
 	if len(asks) == 0 && !c.view.Pipe.Known() && c.view.Pipe.Outstanding() == 0 {
 		asks = t.picks.Explore(&c.view, t.clock, min(room, explore))
 	}
@@ -165,6 +182,7 @@ func (t *Torrent) arrived(c *conn, batch []arrival) {
 	for _, a := range batch {
 		r, known := c.view.Done(a.piece, a.block)
 		c.answered(a.piece, a.block)
+		t.came += int64(a.size)
 		if known {
 			c.view.Pipe.Arrived(a.at, r.Sent, r.Due, a.size)
 		}

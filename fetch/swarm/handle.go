@@ -3,6 +3,7 @@ package swarm
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/bits"
 	"time"
 
@@ -299,7 +300,10 @@ func (t *Torrent) tick() {
 			t.hashes.ask()
 		}
 		t.hedge(picker.View(t.peers(), t.clock))
-		if freed {
+		if !t.clock.Before(t.nextNeed) {
+			t.report()
+		}
+		if freed || !math.IsInf(t.flow.Held(), 1) {
 			t.fillAll()
 		}
 	}
@@ -310,6 +314,7 @@ func (t *Torrent) tick() {
 	if t.doubt {
 		t.look()
 	}
+	t.report()
 	if t.hashes != nil {
 		t.hashes.server.tick()
 	}

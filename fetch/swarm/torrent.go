@@ -14,6 +14,7 @@ import (
 
 	"github.com/btmount/btmount/cache/extent"
 	"github.com/btmount/btmount/fetch/swarm/discovery"
+	"github.com/btmount/btmount/fetch/swarm/downlink"
 	"github.com/btmount/btmount/fetch/swarm/fault"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 	"github.com/btmount/btmount/fetch/swarm/picker"
@@ -87,6 +88,9 @@ type Torrent struct {
 	duplicates int64 // bytes asked twice
 	recent     []Recent
 	former     []Peer
+	flow       *downlink.Flow
+	came       int64     // bytes of blocks, also those that came twice
+	nextNeed   time.Time // when the flow is told of it
 	nextChoke  time.Time
 	nextTick   time.Time
 	infoErr    error
@@ -250,6 +254,8 @@ func (t *Torrent) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	ctx, cancel := context.WithCancelCause(ctx)
 	t.pool.start(ctx, cancel, &group)
+	t.flow = t.client.downlink.Join()
+	defer t.flow.Leave()
 	defer t.pool.farewell.Wait()
 	defer close(t.freed)
 	err := fault.Catch(t.log, "the torrent", func() error { t.loop(ctx); return nil })
@@ -358,6 +364,7 @@ func (t *Torrent) settle() {
 		t.hashes.ask()
 	}
 	t.pool.dial()
+	t.report()
 	t.fillAll()
 }
 

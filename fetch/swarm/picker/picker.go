@@ -43,8 +43,9 @@ const (
 	maxOwners = 3 // two can both be slow
 	// After a piece that a peer would bring too late, none is tried that is not so far
 	// behind it: where pieces are single blocks, deepest would reach half a MiB.
-	stride  = 256 << 10
-	deepest = 32 // pieces that a peer may be too slow for before it is left idle
+	stride    = 256 << 10
+	lookAhead = 512 // pieces that Need looks at
+	deepest   = 32  // pieces that a peer may be too slow for before it is left idle
 	// A duplicate must promise to be sooner by this much, and by a quarter: less is
 	// what a busy machine is late by anyway.
 	gain = 50 * time.Millisecond
@@ -288,6 +289,27 @@ func (s *Swarm) Rate() (sum float64) {
 		}
 	}
 	return sum
+}
+
+// Need tells whether a read waits, or will within horizon if rate bytes/s come, and
+// the rate with which none would.
+func (k *Picker) Need(now time.Time, rate float64, horizon time.Duration) (late bool, need float64) {
+	sum := 0.0
+	for i, p := range k.pieces {
+		if p.Urgent {
+			return true, math.Inf(1)
+		}
+		left := p.Due.Sub(now)
+		if left > horizon || i == lookAhead {
+			break
+		}
+		if sum += float64(p.left); left <= 0 {
+			continue // nobody waits for it: its reader stopped
+		}
+		at := sum / left.Seconds()
+		late, need = late || at > rate, max(need, at)
+	}
+	return late, need
 }
 
 // Peers returns the usable peers, soonest first.
