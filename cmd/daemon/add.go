@@ -6,6 +6,7 @@ import (
 	"iter"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"unique"
 
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
@@ -79,11 +80,18 @@ func (d *Daemon) prepare(get func() (found, error), many bool) ready {
 		return ready{err: err}
 	}
 	meta := f.meta
-	t := &torrent{daemon: d, hash: f.hash, hashV2: f.hashV2, label: f.label(), from: f.from, hints: f.peers}
+	t := &torrent{daemon: d, hash: f.hash, hashV2: f.hashV2, label: f.label(), from: f.from, hints: f.peers, webSeeds: f.webSeeds}
 	if meta == nil {
 		meta = d.loadState(f.hash) // a magnet of before
 	} else {
 		t.hash = meta.Info.Hash
+	}
+	if meta != nil {
+		for _, s := range meta.WebSeeds {
+			if !slices.Contains(t.webSeeds, s) {
+				t.webSeeds = append(t.webSeeds, s)
+			}
+		}
 	}
 	t.trackers = tiers(f, meta, d.cfg.Trackers)
 	for _, tier := range t.trackers {

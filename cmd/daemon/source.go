@@ -26,6 +26,7 @@ type found struct {
 	hashV2   [32]byte          // of a magnet that has it
 	name     string
 	trackers []string
+	webSeeds []string
 	peers    []netip.AddrPort
 }
 
@@ -103,7 +104,7 @@ func fromMagnet(s string) (found, error) {
 	if err != nil {
 		return found{}, fmt.Errorf("%w; check that the link is whole, and quote it in a shell", err)
 	}
-	f := found{hash: m.Hash, hashV2: m.HashV2, name: m.Name, trackers: m.Trackers}
+	f := found{hash: m.Hash, hashV2: m.HashV2, name: m.Name, trackers: m.Trackers, webSeeds: m.WebSeeds}
 	for _, p := range m.Peers {
 		if a, err := netip.ParseAddrPort(p); err == nil {
 			f.peers = append(f.peers, a)

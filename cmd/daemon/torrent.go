@@ -32,6 +32,7 @@ type torrent struct {
 	label    string            // shown until the metadata names it
 	from     string            // where it was found, for messages
 	trackers [][]string
+	webSeeds []string // of the magnet or the .torrent
 	hints    []netip.AddrPort
 	handle   catalog.Handle
 	bad      atomic.Pointer[string] // why its metadata will never be mounted

@@ -282,7 +282,9 @@ func (c *Client) ban(p *conn) {
 		clear(c.banned)
 		clear(c.bannedID)
 	}
-	c.banned[p.addr] = true
+	if p.addr.IsValid() { // a web seed has none
+		c.banned[p.addr] = true
+	}
 	if p.listen.IsValid() {
 		c.banned[p.listen] = true
 	}

@@ -35,6 +35,7 @@ type conn struct {
 	id       [20]byte
 	fast     bool // BEP 6
 	source   string
+	web      string // its URL, if it is a web seed
 
 	view       picker.Peer
 	field      []byte // its bitfield, first piece in the highest bit

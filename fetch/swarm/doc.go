@@ -36,6 +36,7 @@
 //	torrent.go  one swarm: wants, and the goroutine that owns them
 //	survey.go   what the store has, looked through beside it
 //	fill.go     asking; handle.go: messages; judge.go: who lied
+//	webseed     a web server as the other end of a connection; web.go opens those
 //	pool.go     peers known and dialled; conn.go, upload.go: one connection
 //	extension.go, metadata.go, pex.go: BEP 10 and what is spoken over it
 //

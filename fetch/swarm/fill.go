@@ -381,7 +381,7 @@ func (t *Torrent) watch() (freed bool) {
 			t.releaseAll(c)
 			t.replaceOnly(c)
 			t.probe(c)
-			t.log.Debug("peer is silent, its blocks go to others", "peer", c.addr)
+			t.log.Debug("peer is silent, its blocks go to others", "peer", c.name())
 			freed = true
 		case !c.view.Choked && c.view.Pipe.Quiet(t.clock) > deadAfter:
 			c.close(errSilent)

@@ -342,6 +342,7 @@ func (t *Torrent) measure(d time.Duration) {
 }
 
 func (t *Torrent) countSources() {
-	t.sources.Store(int64(len(t.conns) + t.pool.known()))
+	web, _ := t.webMore()
+	t.sources.Store(int64(len(t.conns) + t.pool.known() + web))
 	t.connected.Store(int64(len(t.conns)))
 }

@@ -233,7 +233,7 @@ func (t *Torrent) ban(c *conn, why error) {
 	if c.barred.Swap(true) {
 		return
 	}
-	t.log.Warn("peer banned", "peer", c.addr, "client", c.version, "why", why)
+	t.log.Warn("peer banned", "peer", c.name(), "client", c.version, "why", why)
 	t.client.ban(c)
 	t.pool.banned++
 	for _, a := range t.flying.all() {

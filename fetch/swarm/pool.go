@@ -131,7 +131,7 @@ func (p *pool) private() {
 	}
 	for c := range p.t.conns {
 		delete(c.theirs, "ut_pex")
-		if c.source != "tracker" && c.source != "given" && c.source != "incoming" {
+		if c.source != "tracker" && c.source != "given" && c.source != "incoming" && c.web == "" {
 			c.close(errors.New("torrent is private"))
 		}
 	}
@@ -324,6 +324,7 @@ func (p *pool) left(c *conn) {
 
 // tick dials again and asks for more peers when there are too few.
 func (p *pool) tick() {
+	p.t.webTick()
 	p.dial()
 	if p.trackers != nil && p.t.picks.Len() > 0 && len(p.t.conns) < 3 && p.t.clock.Sub(p.searched) > searchGap {
 		p.searched = p.t.clock
@@ -344,7 +345,7 @@ func (p *pool) known() int {
 
 // more reports whether some peer is known that was not yet tried.
 func (p *pool) more() bool {
-	if p.dialing > 0 {
+	if _, web := p.t.webMore(); web || p.dialing > 0 {
 		return true
 	}
 	for _, c := range p.known_ {
@@ -418,6 +419,6 @@ func (t *Torrent) serve(ctx context.Context, c *conn) {
 	wg.Go(func() { c.close(fault.Catch(t.log, "what is sent to a peer", func() error { return c.writer(ctx) })) })
 	c.close(fault.Catch(t.log, "what a peer sent", func() error { return c.read(ctx) }))
 	wg.Wait()
-	t.log.Debug("peer left", "peer", c.addr, "why", c.cause())
+	t.log.Debug("peer left", "peer", c.name(), "why", c.cause())
 	t.post(func() { t.part(c) })
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/btmount/btmount/fetch/swarm/downlink"
 	"github.com/btmount/btmount/fetch/swarm/fault"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
+	"github.com/btmount/btmount/fetch/swarm/network"
 	"github.com/btmount/btmount/fetch/swarm/picker"
 )
 
@@ -31,6 +32,7 @@ type TorrentConfig struct {
 	Peers    []netip.AddrPort // named by the user
 	Hints    []netip.AddrPort // named by the magnet link
 	Known    []discovery.Peer // what Known returned before
+	WebSeeds []string         // named by the metadata or the magnet link (BEP 19)
 	// OnInfo is called once, from a goroutine of its own, when the info dictionary has
 	// come and passed the firewall; the caller then calls Attach. err != nil: the swarm
 	// has an info dictionary that will never be mounted.
@@ -78,6 +80,9 @@ type Torrent struct {
 	byID       map[[20]byte]*conn
 	extensions []extension
 	pool       pool
+	webs       []*web
+	webWanted  time.Time      // when something was wanted last
+	webFrom    network.Origin // of their URLs; tests have typed them
 	picks      *picker.Picker
 	wants      map[int][]*want  // by unit
 	pushes     []pushing        // to be done, soonest first
@@ -196,6 +201,7 @@ func newTorrent(c *Client, cfg TorrentConfig) *Torrent {
 		failures: map[int]*failure{}, flying: flying{m: map[int]assembly{}},
 	}
 	t.pool = newPool(c, t)
+	t.webFrom = network.File
 	t.left.Store(1)
 	t.extensions = []extension{newMetadata(t)}
 	return t
@@ -308,6 +314,7 @@ func (t *Torrent) loop(ctx context.Context) {
 	}
 	t.found(t.cfg.Peers, "given", netip.Addr{})
 	t.found(t.cfg.Hints, "magnet", netip.Addr{})
+	t.webFound(t.cfg.WebSeeds)
 	for _, p := range t.cfg.Known {
 		t.learn([]netip.AddrPort{p.Addr}, p.Source, p.Via)
 	}
@@ -365,6 +372,7 @@ func (t *Torrent) settle() {
 	}
 	t.pool.dial()
 	t.report()
+	t.webTick()
 	t.fillAll()
 }
 
