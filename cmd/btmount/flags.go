@@ -95,6 +95,10 @@ func swarmFlags() []cli.Flag {
 		stringFlag("proxy-password-file", "", "`FILE` whose first line is the password for the proxy"),
 		stringFlag("up-limit", "", "most `BYTES` per second sent to peers, such as 500KB; no limit if not given"),
 		stringFlag("down-limit", "", "most `BYTES` per second taken from peers; no limit if not given"),
+		stringFlag("torrent-up-limit", "", "most `BYTES` per second that each torrent by itself sends; no limit if not given"),
+		stringFlag("torrent-down-limit", "", "most `BYTES` per second that each torrent by itself takes; no limit if not given"),
+		stringFlag("seed-ratio", "", "serve nobody once `RATIO` times what we have of a torrent was sent, such as 2 or 1.5; seed ends then"),
+		stringFlag("seed-time", "", "serve nobody once nothing of a torrent was wanted for this `TIME`, such as 12h; seed ends then"),
 		stringFlag("max-connections", "500", "most connections of all torrents together, a `NUMBER`"),
 		stringFlag("max-half-open", "60", "most connections of all torrents that are being made at a time, a `NUMBER`"),
 		stringFlag("max-peers", "60", "most connections of one torrent, a `NUMBER`"),
@@ -175,6 +179,19 @@ func (r *reader) number(flag string, most int) int {
 	n, err := strconv.Atoi(v)
 	if err != nil || n < 1 || n > most {
 		r.wrong(flag, v, fmt.Sprintf("give a number from 1 to %d", most))
+	}
+	return n
+}
+
+// ratio reads a number above 0; 0 if there is none.
+func (r *reader) ratio(flag string) float64 {
+	v := r.c.String(flag)
+	if v == "" && !r.c.IsSet(flag) {
+		return 0
+	}
+	n, err := strconv.ParseFloat(v, 64)
+	if err != nil || !(n > 0) || n > 1e6 {
+		r.wrong(flag, v, "give a number above 0, such as 2 or 1.5")
 	}
 	return n
 }
@@ -292,6 +309,11 @@ func (r *reader) swarmConfig() daemon.Config {
 		Blocklists: r.files("blocklist"), NoDHT: r.c.Bool("no-dht"), NoLSD: r.c.Bool("no-lsd"), DHTBootstrap: r.hostPorts("dht-bootstrap"), MaxPeers: r.number("max-peers", 10000),
 		MaxConnections: r.number("max-connections", 100000), MaxHalfOpen: r.number("max-half-open", 10000),
 		UpLimit: r.size("up-limit"), DownLimit: r.size("down-limit"), StateDir: r.folder("state-dir"),
+		EachUp: r.size("torrent-up-limit"), EachDown: r.size("torrent-down-limit"),
+		SeedRatio: r.ratio("seed-ratio"),
+	}
+	if r.c.String("seed-time") != "" || r.c.IsSet("seed-time") {
+		cfg.SeedTime = r.time("seed-time")
 	}
 	cfg.Encryption = r.oneOf("encryption", "allow", "prefer", "require", "forbid")
 	cfg.Peers = r.peers(cfg)

@@ -117,6 +117,14 @@ func TestValues(t *testing.T) {
 		{"up-limit", "500KB", true},
 		{"up-limit", "0", false},
 		{"down-limit", "1e999", false},
+		{"torrent-up-limit", "1MB", true},
+		{"torrent-down-limit", "0", false},
+		{"seed-ratio", "1.5", true},
+		{"seed-ratio", "0", false},
+		{"seed-ratio", "NaN", false},
+		{"seed-ratio", "-1", false},
+		{"seed-time", "12h", true},
+		{"seed-time", "0", false},
 		{"read-timeout", "2m", true},
 		{"read-timeout", "60", false},
 		{"read-timeout", "-1s", false},
@@ -165,7 +173,7 @@ func TestValues(t *testing.T) {
 
 // asked are the flags that a user was promised.
 var asked = strings.Fields(`cache-dir cache-size state-dir listen peer tracker no-dht no-lsd dht-bootstrap no-upload read-timeout
-	up-limit down-limit max-peers max-connections max-half-open encryption bind proxy proxy-password-file blocklist allow-other log-level log-format config strict daemon`)
+	up-limit down-limit torrent-up-limit torrent-down-limit seed-ratio seed-time max-peers max-connections max-half-open encryption bind proxy proxy-password-file blocklist allow-other log-level log-format config strict daemon`)
 
 // Every flag of every command can be given by environment, and what is given arrives.
 func TestEnvironment(t *testing.T) {

@@ -85,7 +85,11 @@ func seed(c *cli.Context) error {
 	}
 	fmt.Fprintf(c.App.Writer, "%s\n%s\nseeding %s (%s, %s) %s; Ctrl-C stops\n",
 		out, magnet, path, count(len(meta.Info.Files), "file"), humanize.IBytes(uint64(meta.Info.Length)), at)
-	return s.Run(c.Context)
+	if err = s.Run(c.Context); errors.Is(err, daemon.ErrSated) {
+		fmt.Fprintf(c.App.Writer, "%s was seeded as much as --seed-ratio or --seed-time say; done\n", path)
+		return nil
+	}
+	return err
 }
 
 // pieceLength reads --piece-length; 0 if it is not given.

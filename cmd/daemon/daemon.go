@@ -13,8 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/btmount/btmount/cache"
 	"github.com/btmount/btmount/fetch"
 	"github.com/btmount/btmount/fetch/swarm"
@@ -49,6 +47,10 @@ type Config struct {
 	NoUpload       bool
 	UpLimit        int64 // bytes/s, 0 = none
 	DownLimit      int64
+	EachUp         int64 // the same of each torrent
+	EachDown       int64
+	SeedRatio      float64 // nobody is served above it; 0 = no end
+	SeedTime       time.Duration
 	MaxPeers       int
 	MaxConnections int
 	MaxHalfOpen    int
@@ -81,14 +83,6 @@ type Daemon struct {
 	torrents []*torrent      // in the order added
 	byHash   map[metainfo.InfoHash]*torrent
 	up       map[*torrent]struct{} // those that are more than dormant
-}
-
-// limiter makes a limiter of bytes/s whose burst holds a block.
-func limiter(bytes int64) *rate.Limiter {
-	if bytes <= 0 {
-		return nil
-	}
-	return rate.NewLimiter(rate.Limit(bytes), int(max(bytes/10, 32<<10)))
 }
 
 // New opens the cache and the sockets.
@@ -134,7 +128,7 @@ func New(cfg Config) (_ *Daemon, err error) {
 	d.client, err = swarm.NewClient(swarm.Config{
 		Listen: cfg.Listen, Version: "btmount " + cfg.Version, PeerPrefix: "-BM0010-", MaxPeers: cfg.MaxPeers,
 		MaxConns: cfg.MaxConnections, MaxHalfOpen: cfg.MaxHalfOpen,
-		NoUpload: cfg.NoUpload, UpLimit: limiter(cfg.UpLimit), DownLimit: limiter(cfg.DownLimit),
+		NoUpload: cfg.NoUpload, UpLimit: cfg.UpLimit, DownLimit: cfg.DownLimit, EachUp: cfg.EachUp, EachDown: cfg.EachDown, Share: swarm.Share{Ratio: cfg.SeedRatio, Time: cfg.SeedTime},
 		Encryption: encryption, DHT: d.dht, LSD: d.lsd, Network: d.network, Dormant: d, Logger: cfg.Logger,
 	})
 	if err != nil {

@@ -62,7 +62,8 @@ func NewSeed(cfg Config, meta *metainfo.Meta, path string) (_ *Seed, err error) 
 	s.client, err = swarm.NewClient(swarm.Config{
 		Listen: cfg.Listen, Version: "btmount " + cfg.Version, PeerPrefix: "-BM0010-", MaxPeers: cfg.MaxPeers,
 		MaxConns: cfg.MaxConnections, MaxHalfOpen: cfg.MaxHalfOpen,
-		UpLimit: limiter(cfg.UpLimit), DownLimit: limiter(cfg.DownLimit), Encryption: encryption, DHT: s.dht, LSD: s.lsd, Network: n, Logger: cfg.Logger,
+		UpLimit: cfg.UpLimit, DownLimit: cfg.DownLimit, EachUp: cfg.EachUp, EachDown: cfg.EachDown, Share: swarm.Share{Ratio: cfg.SeedRatio, Time: cfg.SeedTime},
+		Encryption: encryption, DHT: s.dht, LSD: s.lsd, Network: n, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err
@@ -94,11 +95,25 @@ func (s *Seed) close() error {
 // Addr returns the address that peers reach us at.
 func (s *Seed) Addr() netip.AddrPort { return s.client.Addr() }
 
-// Run seeds until ctx ends.
+// Run seeds until ctx ends, or the torrent was seeded as much as the settings ask for:
+// then it returns ErrSated.
 func (s *Seed) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	err := s.run(ctx, func() { cancel(ErrSated) })
+	if errors.Is(context.Cause(ctx), ErrSated) {
+		return errors.Join(ErrSated, err)
+	}
+	return err
+}
+
+// ErrSated means that the torrent was seeded as much as was asked for.
+var ErrSated = errors.New("seeded enough")
+
+func (s *Seed) run(ctx context.Context, sated func()) error {
 	var group sync.WaitGroup
 	group.Go(func() { _ = s.client.Run(ctx) })
-	group.Go(func() { s.share(ctx) })
+	group.Go(func() { s.share(ctx, sated) })
 	if s.dht != nil {
 		group.Go(func() { _ = s.dht.Run(ctx) })
 	}
@@ -110,10 +125,21 @@ func (s *Seed) Run(ctx context.Context) error {
 }
 
 // share seeds until ctx ends, again some time after a fault of ours.
-func (s *Seed) share(ctx context.Context) {
+func (s *Seed) share(ctx context.Context, sated func()) {
 	var failed faults
 	for {
+		running := make(chan struct{})
+		var watch sync.WaitGroup
+		watch.Go(func() {
+			select {
+			case <-s.torrent.Sated():
+				sated()
+			case <-running:
+			}
+		})
 		err := s.torrent.Run(ctx)
+		close(running)
+		watch.Wait()
 		if err == nil {
 			return
 		}
@@ -124,6 +150,7 @@ func (s *Seed) share(ctx context.Context) {
 			return
 		case <-time.After(wait):
 		}
+		s.config.Sent += s.torrent.Totals().Uploaded
 		s.client.Remove(s.torrent)
 		if err := s.add(); err != nil {
 			s.log.Error("cannot seed again", "err", err)

@@ -19,6 +19,7 @@ import (
 	"github.com/btmount/btmount/fetch/swarm/fault"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 	"github.com/btmount/btmount/fetch/swarm/network"
+	"github.com/btmount/btmount/fetch/swarm/shaper"
 	"github.com/btmount/btmount/fetch/swarm/wire"
 )
 
@@ -33,8 +34,12 @@ type Config struct {
 	UploadSlots int    // peers served at a time by one torrent; 0 means 8
 	NoUpload    bool   // no payload byte is ever sent
 	Encryption  Encryption
-	UpLimit     *rate.Limiter
-	DownLimit   *rate.Limiter
+	UpLimit     int64 // bytes/s of all torrents together; 0 = none
+	DownLimit   int64
+	EachUp      int64 // bytes/s of each torrent; 0 = none
+	EachDown    int64
+	Share       Share                               // until when a torrent is seeded
+	Extensions  []func(metainfo.InfoHash) Extension // spoken by every torrent
 	DHT         *discovery.DHT
 	LSD         *discovery.LSD
 	Network     *network.Network // opens the sockets; nil: as the system does
@@ -59,6 +64,8 @@ type Client struct {
 	id        [20]byte
 	discovery discovery.Config
 	downlink  downlink.Link // what arrives, shared by all torrents
+	downLimit *rate.Limiter
+	uplink    shaper.Link // what is sent
 	listener  net.Listener
 	incoming  chan struct{} // bounds handshakes of strangers
 
@@ -106,9 +113,9 @@ func NewClient(cfg Config) (*Client, error) {
 		cfg: cfg, log: cfg.Logger, incoming: make(chan struct{}, maxHandshakes), buffers: wire.NewBudget(maxBuffers),
 		torrents: map[metainfo.InfoHash]*Torrent{}, banned: map[netip.AddrPort]bool{}, bannedID: map[[20]byte]bool{},
 	}
-	if cfg.DownLimit != nil {
-		c.downlink.Limit = float64(cfg.DownLimit.Limit())
-	}
+	c.downlink.Limit = float64(cfg.DownLimit)
+	c.downLimit = limiter(cfg.DownLimit)
+	c.uplink.SetRate(float64(cfg.UpLimit))
 	n := copy(c.id[:], cfg.PeerPrefix)
 	const letters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-."
 	var random [20]byte
@@ -127,6 +134,14 @@ func NewClient(cfg Config) (*Client, error) {
 	}
 	c.discovery = discovery.Config{PeerID: c.id, UserAgent: cfg.Version, Network: cfg.Network, Logger: cfg.Logger}
 	return c, nil
+}
+
+// limiter makes a limiter of bytes/s whose burst holds a block; nil for 0.
+func limiter(bytes int64) *rate.Limiter {
+	if bytes <= 0 {
+		return nil
+	}
+	return rate.NewLimiter(rate.Limit(bytes), int(max(bytes/10, 32<<10)))
 }
 
 // Port returns the listening port, 0 if there is none.

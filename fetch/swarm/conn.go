@@ -18,6 +18,7 @@ import (
 	"github.com/btmount/btmount/fetch/swarm/choker"
 	"github.com/btmount/btmount/fetch/swarm/fault"
 	"github.com/btmount/btmount/fetch/swarm/picker"
+	"github.com/btmount/btmount/fetch/swarm/shaper"
 	"github.com/btmount/btmount/fetch/swarm/wire"
 )
 
@@ -65,8 +66,9 @@ type conn struct {
 	metadataBad  bool
 
 	// Shared with the connection's goroutines.
-	barred   atomic.Bool  // banned: nothing of it is taken any more
-	down, up atomic.Int64 // payload bytes
+	barred   atomic.Bool    // banned: nothing of it is taken any more
+	down, up atomic.Int64   // payload bytes
+	turns    []*shaper.Flow // on the uplink: that of the torrent, and ours
 	wasted   atomic.Int64
 	unasked  atomic.Int64
 	kick     chan struct{} // capacity 1: something to write
@@ -242,8 +244,10 @@ func (c *conn) read(ctx context.Context) error {
 			if f := (*fault.Error)(nil); a.err != nil && errors.As(a.err, &f) {
 				return f
 			}
-			if err := take(ctx, c.t.client.cfg.DownLimit, len(m.Payload)); err != nil {
-				return err
+			for _, l := range c.t.downLimits {
+				if err := take(ctx, l, len(m.Payload)); err != nil {
+					return err
+				}
 			}
 			continue
 		}
@@ -342,8 +346,9 @@ func (c *conn) message(m *wire.Message) error {
 	return nil
 }
 
-// writer runs until the connection ends. Messages go before blocks; one block at a
-// time, so that a cancel or a choke takes the rest back.
+// writer runs until the connection ends. Messages go before blocks, and do not wait for
+// a block that waits for its turn on the uplink: among them are our own requests. One
+// block at a time, so that a cancel or a choke takes the rest back.
 func (c *conn) writer(ctx context.Context) error {
 	idle := time.NewTimer(keepalive)
 	defer idle.Stop()
@@ -352,42 +357,62 @@ func (c *conn) writer(ctx context.Context) error {
 	if t, ok := c.net.(syscall.Conn); ok {
 		raw, _ = t.SyscallConn()
 	}
+	defer c.leaveTurns()
+	const none = -1
+	turn, asked := none, 0 // which turn a block of so many bytes waits for
 	for {
 		c.mu.Lock()
 		out := c.out
 		c.out = nil
-		var up blockKey
+		next := 0
 		if len(c.uploads) > 0 {
-			up = c.uploads[0]
-			c.uploads = c.uploads[1:]
+			next = c.uploads[0].size
 		}
 		c.mu.Unlock()
-		if len(out) == 0 && up.size == 0 {
-			select {
-			case <-c.gone:
-				return net.ErrClosed
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-c.kick:
-			case <-idle.C:
-				c.write(wire.AppendKeepalive(nil))
-			}
-			idle.Reset(keepalive)
-			continue
-		}
 		_ = c.net.SetWriteDeadline(time.Now().Add(writeTimeout))
 		if len(out) > 0 {
 			if _, err := c.rw.Write(out); err != nil {
 				return err
 			}
 			ackSoon(raw)
+			continue
 		}
-		if up.size > 0 {
+		if turn == none && next > 0 {
+			turn, asked = 0, next
+			c.turns[turn].Ask(asked)
+		}
+		var ready <-chan struct{}
+		if turn != none {
+			ready = c.turns[turn].Ready()
+		}
+		select {
+		case <-c.gone:
+			return net.ErrClosed
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-c.kick:
+		case <-idle.C:
+			c.write(wire.AppendKeepalive(nil))
+		case <-ready:
+			if turn++; turn < len(c.turns) {
+				c.turns[turn].Ask(asked)
+				continue
+			}
+			turn = none
 			var err error
-			if buf, err = c.upload(ctx, up, buf); err != nil {
+			if buf, err = c.upload(asked, buf); err != nil {
 				return err
 			}
+			continue
 		}
+		idle.Reset(keepalive)
+	}
+}
+
+// leaveTurns gives up what waits for its turn.
+func (c *conn) leaveTurns() {
+	for _, f := range c.turns {
+		f.Leave()
 	}
 }
 

@@ -27,6 +27,7 @@
 //	picker      which block to ask of whom, and which of two               (pure)
 //	choker      whom to serve                                              (pure)
 //	downlink    how torrents share what arrives                            (pure)
+//	shaper      how connections share what is sent, by weight
 //	merkle      the hash trees of BEP 52                                   (pure)
 //	fault       keeps a panic where it happened
 //	units.go    units, and what peers call them
@@ -38,7 +39,9 @@
 //	fill.go     asking; handle.go: messages; judge.go: who lied
 //	webseed     a web server as the other end of a connection; web.go opens those
 //	pool.go     peers known and dialled; conn.go, upload.go: one connection
-//	extension.go, metadata.go, pex.go: BEP 10 and what is spoken over it
+//	extension.go, metadata.go, pex.go: BEP 10 and what is spoken over it; plugged.go: the
+//	            seam for the extensions of others
+//	share.go    until when others are served
 //
 // # One block, end to end
 //

@@ -24,6 +24,10 @@ type extension interface {
 	tick()
 }
 
+// renamer is an extension that wants to know the id under which a peer speaks it; 0:
+// not any more.
+type renamer interface{ renamed(c *conn, id byte) }
+
 // extendedHandshake is id 0 of BEP 10, with the keys that we use.
 type extendedHandshake struct {
 	M            map[string]int `bencode:"m"`
@@ -85,6 +89,9 @@ func (t *Torrent) gotExtended(c *conn, payload []byte) error {
 		}
 		old := c.theirs[e.name()]
 		c.theirs[e.name()] = byte(id)
+		if r, ok := e.(renamer); ok {
+			r.renamed(c, byte(id))
+		}
 		if old == 0 && id != 0 {
 			e.attach(c)
 		}

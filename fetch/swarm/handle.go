@@ -281,9 +281,14 @@ func (t *Torrent) choose() {
 	list := make([]*choker.Peer, 0, len(t.conns))
 	for c := range t.conns {
 		c.serve.Given = c.given
+		c.serve.Have = float64(c.haveCount) / float64(t.info.NumPieces())
 		list = append(list, &c.serve)
 	}
-	choker.Choose(list, t.client.cfg.UploadSlots, t.complete(), t.clock)
+	slots := t.client.cfg.UploadSlots
+	if t.shared() {
+		slots = 0
+	}
+	choker.Choose(list, slots, t.complete(), t.clock)
 	for c := range t.conns {
 		c.choke(!c.serve.Unchoked)
 	}
@@ -322,7 +327,10 @@ func (t *Torrent) tick() {
 	for _, e := range t.extensions {
 		e.tick()
 	}
-	if !t.clock.Before(t.nextChoke) && len(t.conns) > 0 {
+	sated := t.enough
+	if t.shared() && !sated {
+		t.choose() // at once: the ratio was reached
+	} else if !t.clock.Before(t.nextChoke) && len(t.conns) > 0 {
 		t.choose()
 	}
 	t.fillAll() // whatever was missed costs a second at most

@@ -15,6 +15,7 @@ import (
 
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 	"github.com/btmount/btmount/fetch/swarm/network"
+	"github.com/btmount/btmount/fetch/swarm/shaper"
 )
 
 // handshakeSize is the length of a handshake (BEP 3): protocol name, 8 reserved
@@ -179,6 +180,7 @@ func (c *Client) newConn(t *Torrent, n net.Conn, rw io.ReadWriter, h handshake) 
 	conn := &conn{
 		t: t, net: n, rw: rw, addr: addr, id: h.id, fast: h.bits.SupportsFast(), choking: true,
 		kick: make(chan struct{}, 1), gone: make(chan struct{}), asked: map[blockKey]int{},
+		turns: []*shaper.Flow{t.uplink.Join(), c.uplink.Join()},
 	}
 	conn.hash.name = h.hash
 	if h.bits.SupportsExtended() {

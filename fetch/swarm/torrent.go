@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/btmount/btmount/cache/extent"
 	"github.com/btmount/btmount/fetch/swarm/discovery"
 	"github.com/btmount/btmount/fetch/swarm/downlink"
@@ -19,6 +21,7 @@ import (
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 	"github.com/btmount/btmount/fetch/swarm/network"
 	"github.com/btmount/btmount/fetch/swarm/picker"
+	"github.com/btmount/btmount/fetch/swarm/shaper"
 )
 
 // TorrentConfig says what to join and whom to ask.
@@ -33,6 +36,7 @@ type TorrentConfig struct {
 	Hints    []netip.AddrPort // named by the magnet link
 	Known    []discovery.Peer // what Known returned before
 	WebSeeds []string         // named by the metadata or the magnet link (BEP 19)
+	Sent     int64            // payload bytes that former Torrents of this swarm sent
 	// OnInfo is called once, from a goroutine of its own, when the info dictionary has
 	// come and passed the firewall; the caller then calls Attach. err != nil: the swarm
 	// has an info dictionary that will never be mounted.
@@ -49,6 +53,7 @@ type Torrent struct {
 
 	mail      chan func()
 	gone      chan struct{}  // closed when Run handles nothing any more
+	sated     chan struct{}  // closed when it was seeded enough
 	ended     error          // why; written before gone is closed
 	serving   sync.WaitGroup // connections; added to by Run only
 	freed     chan struct{}  // closed when nothing of it touches the store any more
@@ -93,8 +98,12 @@ type Torrent struct {
 	duplicates int64 // bytes asked twice
 	recent     []Recent
 	former     []Peer
+	uplink     shaper.Link // what this torrent may send
+	downLimits []*rate.Limiter
 	flow       *downlink.Flow
 	came       int64     // bytes of blocks, also those that came twice
+	finished   time.Time // since when nothing is wanted
+	enough     bool
 	nextNeed   time.Time // when the flow is told of it
 	nextChoke  time.Time
 	nextTick   time.Time
@@ -196,7 +205,7 @@ const (
 func newTorrent(c *Client, cfg TorrentConfig) *Torrent {
 	t := &Torrent{
 		client: c, log: c.log.With("torrent", cfg.Hash), cfg: cfg, hash: cfg.Hash,
-		mail: make(chan func(), 256), gone: make(chan struct{}), freed: make(chan struct{}),
+		mail: make(chan func(), 256), gone: make(chan struct{}), sated: make(chan struct{}), freed: make(chan struct{}),
 		conns: map[*conn]struct{}{}, byID: map[[20]byte]*conn{}, picks: picker.New(), wants: map[int][]*want{},
 		failures: map[int]*failure{}, flying: flying{m: map[int]assembly{}},
 	}
@@ -204,6 +213,11 @@ func newTorrent(c *Client, cfg TorrentConfig) *Torrent {
 	t.webFrom = network.File
 	t.left.Store(1)
 	t.extensions = []extension{newMetadata(t)}
+	for _, e := range c.cfg.Extensions {
+		t.extensions = append(t.extensions, newPlugged(t, e(cfg.Hash)))
+	}
+	t.uplink.SetRate(float64(c.cfg.EachUp))
+	t.downLimits = []*rate.Limiter{limiter(c.cfg.EachDown), c.downLimit}
 	return t
 }
 

@@ -90,8 +90,20 @@ func (c *conn) choke(on bool) {
 	}
 }
 
-// upload sends one block. buf is reused.
-func (c *conn) upload(ctx context.Context, k blockKey, buf []byte) ([]byte, error) {
+// upload sends the block that is first in the queue; granted bytes may be sent for it.
+// buf is reused.
+func (c *conn) upload(granted int, buf []byte) ([]byte, error) {
+	c.mu.Lock()
+	var k blockKey
+	if len(c.uploads) > 0 {
+		k = c.uploads[0]
+		c.uploads = c.uploads[1:]
+	}
+	c.mu.Unlock()
+	c.refund(granted - k.size) // others than was asked for, after a cancel
+	if k.size == 0 {
+		return buf, nil
+	}
 	s := c.t.served.Load()
 	buf = wire.AppendPieceHeader(buf[:0], k.piece, k.begin, k.size)
 	head := len(buf)
@@ -102,10 +114,8 @@ func (c *conn) upload(ctx context.Context, k blockKey, buf []byte) ([]byte, erro
 	clear(buf[head+int(content):])
 	if content > 0 && s.store.ReadPresent(buf[head:head+int(content)], off) != nil {
 		c.reject(k) // evicted since it was announced
+		c.refund(k.size)
 		return buf, nil
-	}
-	if err := take(ctx, c.t.client.cfg.UpLimit, k.size); err != nil {
-		return buf, err
 	}
 	if _, err := c.rw.Write(buf); err != nil {
 		return buf, err
@@ -113,6 +123,22 @@ func (c *conn) upload(ctx context.Context, k blockKey, buf []byte) ([]byte, erro
 	c.up.Add(int64(k.size))
 	c.t.uploaded.Add(int64(k.size))
 	return buf, nil
+}
+
+// refund gives bytes back that were granted and not sent.
+func (c *conn) refund(n int) {
+	for _, f := range c.turns {
+		if n != 0 {
+			f.Refund(n)
+		}
+	}
+}
+
+// setWeight sets the share of c on a limited uplink.
+func (c *conn) setWeight(w float64) {
+	for _, f := range c.turns {
+		f.SetWeight(w)
+	}
 }
 
 // take waits until n bytes may pass a limiter; nil lets everything pass.

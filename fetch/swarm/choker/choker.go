@@ -3,11 +3,15 @@
 // While we download it is tit for tat (BEP 3): the peers that give most are served,
 // and one more is tried in turn, so that newcomers get a chance. While we only seed
 // it is round robin: who has been served longest makes room for who has waited
-// longest, so that a fast peer does not keep the slots.
+// longest, so that a fast peer does not keep the slots. The wait of those that have
+// nothing yet, or almost all, counts up to twice: the first become useful to others,
+// the others become seeds, while in the middle they get along with each other
+// (libtorrent calls it anti-leech).
 package choker
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 )
@@ -25,6 +29,7 @@ const (
 type Peer struct {
 	Interested bool
 	Given      float64   // bytes/s that it sends us
+	Have       float64   // of the torrent, 0 to 1
 	Unchoked   bool      // served now
 	Since      time.Time // of the last change of Unchoked
 	Tried      int       // rounds left as the optimistic choice
@@ -60,6 +65,11 @@ func Choose(peers []*Peer, slots int, seeding bool, now time.Time) {
 	}
 }
 
+// patience is how long a peer has waited, weighted by what it has.
+func (p *Peer) patience(now time.Time) float64 {
+	return now.Sub(p.Since).Seconds() * (1 + math.Abs(2*min(max(p.Have, 0), 1)-1))
+}
+
 // byTurn sorts: those within their turn, then those that wait, longest first, then the rest.
 func byTurn(want []*Peer, now time.Time) {
 	rank := func(p *Peer) int {
@@ -72,12 +82,16 @@ func byTurn(want []*Peer, now time.Time) {
 		return 2
 	}
 	slices.SortFunc(want, func(a, b *Peer) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Since.Compare(b.Since), cmp.Compare(a.Key, b.Key))
+		ra, rb := rank(a), rank(b)
+		if ra == 1 && rb == 1 {
+			return cmp.Or(cmp.Compare(b.patience(now), a.patience(now)), cmp.Compare(a.Key, b.Key))
+		}
+		return cmp.Or(cmp.Compare(ra, rb), a.Since.Compare(b.Since), cmp.Compare(a.Key, b.Key))
 	})
 }
 
 // try returns the optimistic choice: the one of before for some rounds, then who
-// has waited longest.
+// is the least patient.
 func try(want []*Peer, serve map[*Peer]bool, now time.Time) *Peer {
 	var pick *Peer
 	for _, p := range want {
@@ -87,7 +101,7 @@ func try(want []*Peer, serve map[*Peer]bool, now time.Time) *Peer {
 		}
 	}
 	for _, p := range want {
-		if !serve[p] && (pick == nil || p.Since.Before(pick.Since)) {
+		if !serve[p] && (pick == nil || p.patience(now) > pick.patience(now)) {
 			pick = p
 		}
 	}

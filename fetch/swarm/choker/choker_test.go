@@ -76,3 +76,27 @@ func TestUninterestedAndNoSlots(t *testing.T) {
 		t.Errorf("served %v without a slot", got)
 	}
 }
+
+// TestSeedHelpsBothEnds: who has nothing yet, or almost all, is served more often than
+// who is in the middle, and the middle is still served.
+func TestSeedHelpsBothEnds(t *testing.T) {
+	all, now := crowd(12), time.Unix(1000, 0)
+	for i, p := range all {
+		p.Have = []float64{0, 0.5, 0.98}[i%3]
+	}
+	rounds := [3]int{}
+	for round := range 2000 {
+		Choose(all, 4, true, now.Add(time.Duration(round)*Round))
+		for _, k := range served(all) {
+			rounds[k%3]++
+		}
+	}
+	for _, end := range []int{0, 2} {
+		if 10*rounds[end] < 11*rounds[1] {
+			t.Errorf("served rounds by what they have: %v", rounds)
+		}
+	}
+	if 4*rounds[1] < rounds[0] {
+		t.Errorf("the middle starves: %v", rounds)
+	}
+}
