@@ -245,7 +245,7 @@ func (c *conn) read(ctx context.Context) error {
 				return f
 			}
 			for _, l := range c.t.downLimits {
-				if err := take(ctx, l, len(m.Payload)); err != nil {
+				if err := c.take(ctx, l, len(m.Payload)); err != nil {
 					return err
 				}
 			}

@@ -3,6 +3,7 @@ package swarm
 import (
 	"context"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,6 +49,55 @@ func TestKnownPeersAreTriedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	same(t, l.object, meta.Info, dir)
+}
+
+// A torrent ends at once though a peer that called is being served at a crawl: else the
+// torrent could not be woken again until then.
+func TestEndsWhileItIsServed(t *testing.T) {
+	dir := sample(t, 1<<20)
+	meta := makeTorrent(t, dir, "v1")
+	c, err := NewClient(Config{Listen: "127.0.0.1:0", PeerPrefix: "-BM0000-", UpLimit: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := NewFiles(meta, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer files.Close()
+	tr, err := c.Add(TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.Attach(meta, files)
+	var running sync.WaitGroup
+	defer running.Wait()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	running.Go(func() { c.Run(ctx) })
+	of, end := context.WithCancel(ctx)
+	defer end()
+	ended := make(chan error, 1)
+	running.Go(func() { ended <- tr.Run(of) })
+	tc := TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info, Peers: []netip.AddrPort{addr(c)}}
+	l := start(t, Config{}, meta, tc, func(*Torrent) Store { return object(t, meta) })
+	reading, give := context.WithCancel(ctx)
+	defer give()
+	running.Go(func() { _ = l.torrent.Fetch(reading, extent.Extent{Len: meta.Info.Length}, time.Now()) })
+	for wait := within(t, 30*time.Second); tr.Uploaded() == 0; { // the second block waits for hours
+		if _, ok := tr.Status(wait); !ok {
+			t.Fatal("nothing is served")
+		}
+	}
+	end()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-within(t, 10*time.Second).Done():
+		t.Error("it does not end")
+	}
 }
 
 // The store is free when Freed says so, however long the farewell takes.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"time"
 
 	pp "github.com/anacrolix/torrent/peer_protocol"
 	"golang.org/x/time/rate"
@@ -141,14 +143,27 @@ func (c *conn) setWeight(w float64) {
 	}
 }
 
-// take waits until n bytes may pass a limiter; nil lets everything pass.
-func take(ctx context.Context, l *rate.Limiter, n int) error {
+// take waits until n bytes may pass a limiter, or the connection ends; nil lets
+// everything pass.
+func (c *conn) take(ctx context.Context, l *rate.Limiter, n int) error {
 	for l != nil && n > 0 {
 		part := min(n, l.Burst())
-		if err := l.WaitN(ctx, part); err != nil {
-			return err
-		}
 		n -= part
+		r := l.ReserveN(time.Now(), part)
+		d := r.Delay()
+		if d == 0 {
+			continue
+		}
+		wait := time.NewTimer(d)
+		select {
+		case <-wait.C:
+			continue
+		case <-c.gone:
+		case <-ctx.Done():
+		}
+		wait.Stop()
+		r.Cancel()
+		return net.ErrClosed
 	}
 	return nil
 }
