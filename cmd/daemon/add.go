@@ -87,6 +87,7 @@ func (d *Daemon) prepare(get func() (found, error), many bool) ready {
 		t.hash = meta.Info.Hash
 	}
 	if meta != nil {
+		t.webPieces = meta.WebPieces
 		for _, s := range meta.WebSeeds {
 			if !slices.Contains(t.webSeeds, s) {
 				t.webSeeds = append(t.webSeeds, s)

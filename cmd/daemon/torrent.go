@@ -25,17 +25,18 @@ import (
 // torrent is one torrent as the catalog sees it, and as the scheduler does. What it
 // keeps at all times is little: there may be tens of thousands.
 type torrent struct {
-	daemon   *Daemon
-	hash     metainfo.InfoHash
-	short    metainfo.InfoHash // of the v2 half of a hybrid; zeros: none is known
-	hashV2   [32]byte          // of a magnet that has it
-	label    string            // shown until the metadata names it
-	from     string            // where it was found, for messages
-	trackers [][]string
-	webSeeds []string // of the magnet or the .torrent
-	hints    []netip.AddrPort
-	handle   catalog.Handle
-	bad      atomic.Pointer[string] // why its metadata will never be mounted
+	daemon    *Daemon
+	hash      metainfo.InfoHash
+	short     metainfo.InfoHash // of the v2 half of a hybrid; zeros: none is known
+	hashV2    [32]byte          // of a magnet that has it
+	label     string            // shown until the metadata names it
+	from      string            // where it was found, for messages
+	trackers  [][]string
+	webSeeds  []string // of the magnet or the .torrent
+	webPieces []string // of the .torrent
+	hints     []netip.AddrPort
+	handle    catalog.Handle
+	bad       atomic.Pointer[string] // why its metadata will never be mounted
 
 	shape   atomic.Pointer[shape]   // nil while the metadata is missing
 	parts   atomic.Pointer[parts]   // nil while nobody needs them

@@ -72,7 +72,10 @@ func logger(t testing.TB) *slog.Logger {
 
 func start(t testing.TB, cfg Config, meta *metainfo.Meta, tc TorrentConfig, store func(tr *Torrent) Store) *peer {
 	t.Helper()
-	cfg.Listen, cfg.Logger, cfg.PeerPrefix = "127.0.0.1:0", logger(t), "-BM0000-"
+	cfg.Listen, cfg.PeerPrefix = "127.0.0.1:0", "-BM0000-"
+	if cfg.Logger == nil {
+		cfg.Logger = logger(t)
+	}
 	c, err := NewClient(cfg)
 	if err != nil {
 		t.Fatal(err)

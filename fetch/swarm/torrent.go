@@ -37,6 +37,8 @@ type TorrentConfig struct {
 	Known    []discovery.Peer // what Known returned before
 	WebSeeds []string         // named by the metadata or the magnet link (BEP 19)
 	Sent     int64            // payload bytes that former Torrents of this swarm sent
+	// WebPieces are scripts that serve pieces, named by the metadata (BEP 17).
+	WebPieces []string
 	// OnInfo is called once, from a goroutine of its own, when the info dictionary has
 	// come and passed the firewall; the caller then calls Attach. err != nil: the swarm
 	// has an info dictionary that will never be mounted.
@@ -328,7 +330,8 @@ func (t *Torrent) loop(ctx context.Context) {
 	}
 	t.found(t.cfg.Peers, "given", netip.Addr{})
 	t.found(t.cfg.Hints, "magnet", netip.Addr{})
-	t.webFound(t.cfg.WebSeeds)
+	t.webFound(t.cfg.WebSeeds, false)
+	t.webFound(t.cfg.WebPieces, true)
 	for _, p := range t.cfg.Known {
 		t.learn([]netip.AddrPort{p.Addr}, p.Source, p.Via)
 	}

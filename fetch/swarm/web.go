@@ -7,8 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/btmount/btmount/fetch/swarm/fault"
@@ -16,16 +16,26 @@ import (
 	"github.com/btmount/btmount/fetch/swarm/webseed"
 )
 
-// Web seeds (BEP 19) are peers whose other end is package webseed. They are connected
+// Web seeds (BEP 19, BEP 17) are peers whose other end is package webseed. They are connected
 // while something is wanted, and a minute longer.
 
 // web is one web seed that a torrent names.
 type web struct {
-	url   string
-	conn  *conn // nil: not connected
-	fails int
-	next  time.Time // not before
-	lied  bool
+	url    string
+	script bool  // BEP 17
+	conn   *conn // nil: not connected
+	fails  int
+	next   time.Time // not before
+	lied   bool      // or can not be used at all
+}
+
+// name is its URL without what follows a ?, which may be a secret.
+func (w *web) name() string {
+	s, query, _ := strings.Cut(w.url, "?")
+	if query != "" {
+		s += "?..."
+	}
+	return printable(s, 120)
 }
 
 const (
@@ -36,18 +46,30 @@ const (
 )
 
 // webFound notes the web seeds that the metadata or the magnet names.
-func (t *Torrent) webFound(urls []string) {
+func (t *Torrent) webFound(urls []string, script bool) {
 	for _, s := range urls {
+		w := &web{url: s, script: script}
 		u, err := url.Parse(s)
-		if err != nil || u.User != nil || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" {
-			t.log.Warn("web seed not used: only http and https without user, query or fragment are", "url", printable(s, 120))
+		if err != nil || u.User != nil || u.Scheme != "http" && u.Scheme != "https" || u.Fragment != "" {
+			t.log.Warn("web seed not used: only http and https without user or fragment are", "url", w.name())
 			continue
 		}
 		if len(t.webs) < maxWebKnow {
-			t.webs = append(t.webs, &web{url: s})
+			t.webs = append(t.webs, w)
 		}
 	}
 	t.countSources()
+}
+
+// webUsable says why a web seed is of no use for this torrent.
+func (t *Torrent) webUsable(w *web) error {
+	switch {
+	case w.script && !t.info.V1:
+		return errors.New("BEP 17 knows no torrent of BitTorrent v2 alone")
+	case !w.script && !t.info.Single && strings.Contains(w.url, "?"):
+		return errors.New("a URL with a query can be that of one file only, and the torrent has several")
+	}
+	return nil
 }
 
 // webTick connects to web seeds while something is wanted, and leaves those that
@@ -86,9 +108,14 @@ var errIdle = errors.New("nothing is wanted of it")
 
 // webOpen makes a connection to a web seed and serves both of its ends.
 func (t *Torrent) webOpen(w *web) {
+	if err := t.webUsable(w); err != nil {
+		w.lied = true
+		t.log.Warn("web seed not used", "url", w.name(), "err", err)
+		return
+	}
 	ours, theirs := net.Pipe()
 	c := &conn{
-		t: t, net: ours, rw: ours, fast: true, choking: true, web: w.url, source: "web", version: "web server",
+		t: t, net: ours, rw: ours, fast: true, choking: true, web: w.name(), source: "web", version: "web server",
 		kick: make(chan struct{}, 1), gone: make(chan struct{}), asked: map[blockKey]int{},
 	}
 	id := sha1.Sum(append([]byte(w.url), t.hash[:]...)) // a ban is for this torrent
@@ -98,14 +125,13 @@ func (t *Torrent) webOpen(w *web) {
 	}
 	c.view.Pipe.Reqq = webseed.Queue
 	w.conn = c
-	cfg := webseed.Config{URL: w.url, Info: t.info, Agent: t.client.cfg.Version, Logger: t.log, Do: func(r *http.Request) (*http.Response, error) {
-		resp, _, err := t.client.cfg.Network.Do(r, network.WebSeed, t.webFrom)
-		return resp, err
-	}}
+	client := t.client.cfg.Network.Client(network.WebSeed, t.webFrom)
+	cfg := webseed.Config{URL: w.url, Script: w.script, Info: t.info, Agent: t.client.cfg.Version, Logger: t.log, Do: client.Do}
 	p := &t.pool
 	p.background(p.group, "a web seed", func() error { t.serve(p.ctx, c); return nil }) // ends with the connection
 	p.group.Go(func() {                                                                 // ends with the connection
 		err := fault.Catch(t.log, "a web seed", func() error { return webseed.Serve(p.ctx, theirs, cfg) })
+		client.Close()
 		c.close(err)
 		t.post(func() { t.webEnded(w, c, err) })
 	})
@@ -135,7 +161,7 @@ func (t *Torrent) webEnded(w *web, c *conn, err error) {
 		if w.fails == 1 {
 			level = slog.LevelWarn
 		}
-		t.log.Log(t.pool.ctx, level, "web seed failed", "url", printable(w.url, 120), "err", err, "again", wait)
+		t.log.Log(t.pool.ctx, level, "web seed failed", "url", w.name(), "err", err, "again", wait)
 	}
 	t.countSources()
 }

@@ -49,9 +49,14 @@ func webServer(t testing.TB, dir string, wrap func(http.Handler) http.Handler) s
 // webLeech has web seeds that the user trusts: else nobody may name loopback.
 func webLeech(t testing.TB, meta *metainfo.Meta, urls []string, peers ...*peer) *peer {
 	t.Helper()
+	return webLeechOf(t, Config{}, meta, TorrentConfig{WebSeeds: urls, Peers: peersAt(peers...)})
+}
+
+func webLeechOf(t testing.TB, cfg Config, meta *metainfo.Meta, tc TorrentConfig) *peer {
+	t.Helper()
 	o := object(t, meta)
-	tc := TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info, WebSeeds: urls, Peers: peersAt(peers...)}
-	p := start(t, Config{}, meta, tc, func(tr *Torrent) Store { tr.webFrom = network.Typed; return o })
+	tc.Hash, tc.Info = meta.Info.Hash, meta.Info
+	p := start(t, cfg, meta, tc, func(tr *Torrent) Store { tr.webFrom = network.Typed; return o })
 	p.object = o
 	return p
 }

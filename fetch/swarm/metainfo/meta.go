@@ -25,6 +25,7 @@ type Meta struct {
 	Info      *Info
 	Trackers  [][]string // BEP 12 tiers; http, https and udp only
 	WebSeeds  []string   // BEP 19; http and https only
+	WebPieces []string   // BEP 17 (httpseeds); http and https only
 	Nodes     []string   // BEP 5; host:port
 	Created   time.Time  // zero if absent or absurd
 	CreatedBy string     // untrusted
@@ -104,19 +105,26 @@ func (m *Meta) parseNetwork(v value) {
 			m.Trackers = [][]string{urls}
 		}
 	}
-	var seeds, nodes endpoints
-	list := v.get("url-list")
-	if s, ok := list.str(); ok {
-		m.WebSeeds = seeds.add(m.WebSeeds, webURL(s))
-	}
-	for item := range list.items() {
-		if s, ok := item.str(); ok {
-			m.WebSeeds = seeds.add(m.WebSeeds, webURL(s))
-		}
-	}
+	var nodes endpoints
+	m.WebSeeds = webURLs(v.get("url-list"))
+	m.WebPieces = webURLs(v.get("httpseeds"))
 	for item := range v.get("nodes").items() {
 		m.Nodes = nodes.add(m.Nodes, parseNode(item))
 	}
+}
+
+// webURLs reads a list of URLs, or the one that stands in place of it.
+func webURLs(list value) (urls []string) {
+	var seen endpoints
+	if s, ok := list.str(); ok {
+		urls = seen.add(urls, webURL(s))
+	}
+	for item := range list.items() {
+		if s, ok := item.str(); ok {
+			urls = seen.add(urls, webURL(s))
+		}
+	}
+	return urls
 }
 
 // endpoints bounds a set of addresses and drops the second of two equal ones.
@@ -258,6 +266,9 @@ func (m *Meta) Encode() []byte {
 	}
 	if !m.Created.IsZero() {
 		b = appendInt(appendStr(b, "creation date"), m.Created.Unix())
+	}
+	if len(m.WebPieces) > 0 {
+		b = appendList(appendStr(b, "httpseeds"), m.WebPieces)
 	}
 	b = append(appendStr(b, "info"), m.Info.Raw...)
 	b = m.appendNodes(b)

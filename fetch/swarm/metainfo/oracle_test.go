@@ -1,10 +1,12 @@
 package metainfo
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -126,6 +128,10 @@ for name, flags in (("v1", lt.create_torrent.v1_only), ("hybrid", 0), ("v2", lt.
         lt.add_files(fs, path, lambda p: True, flags | lt.create_torrent.symlinks)
         ct = lt.create_torrent(fs, piece_size=32768, flags=flags | lt.create_torrent.symlinks)
         lt.set_piece_hashes(ct, os.path.dirname(path))
+        ct.add_url_seed("http://w/x?sig=1")
+        ct.add_http_seed("http://s/seed.php")
+        ct.add_collection("linux")
+        ct.add_similar_torrent(lt.sha1_hash(b"s" * 20))
         b = lt.bencode(ct.generate())
         open("%s/%s-%s" % (dir, name, os.path.basename(path)), "wb").write(b)
         out.append(seen(lt.torrent_info(b)))
@@ -144,6 +150,15 @@ print(json.dumps(out))
 				t.Fatalf("%s-%s: %v", name, path, err)
 			}
 			compare(t, name+"-"+path, m.Info, got[i])
+			// BEP 38's hints are in the info dictionary, and so in its hash.
+			if !bytes.Contains(m.Info.Raw, []byte("11:collections")) || !bytes.Contains(m.Info.Raw, []byte("7:similar")) {
+				t.Errorf("%s-%s: no hints of BEP 38", name, path)
+			}
+			again, err := Parse(m.Encode())
+			if err != nil || !slices.Equal(m.WebSeeds, []string{"http://w/x?sig=1"}) || !slices.Equal(m.WebPieces, []string{"http://s/seed.php"}) ||
+				!slices.Equal(again.WebSeeds, m.WebSeeds) || !slices.Equal(again.WebPieces, m.WebPieces) {
+				t.Errorf("%s-%s: web seeds %q and %q, %v", name, path, m.WebSeeds, m.WebPieces, err)
+			}
 			compareRoots(t, filepath.Join(root, map[bool]string{true: "", false: path}[path == "sample"]), m)
 			i++
 		}

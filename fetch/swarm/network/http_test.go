@@ -3,9 +3,11 @@ package network
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -157,5 +159,83 @@ func TestRebinding(t *testing.T) {
 	// What the user typed may be here, by name too.
 	if _, err := get(t, n, "http://tracker.example/announce", Tracker, Typed); err != nil || here.Load() != 1 {
 		t.Error(err, here.Load())
+	}
+}
+
+// fetchBody asks a client and reads the answer to its end, so that the connection is kept.
+func fetchBody(t *testing.T, c *Client, url string) (string, error) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return string(b), err
+}
+
+// A client connects once for many requests. What it keeps does not open a door: a server
+// of this machine that was asked because the user typed it is not asked because a
+// stranger redirects there, or because a stranger's .torrent names it.
+func TestKeptConnections(t *testing.T) {
+	if !namespaced(t, "addr add 203.0.113.1/32 dev lo") {
+		return
+	}
+	here, world := "http://127.0.0.1:8080/", "http://203.0.113.1:8080/"
+	from := func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.RemoteAddr) }
+	asked := serve(t, "127.0.0.1:8080", from)
+	serve(t, "203.0.113.1:8080", func(w http.ResponseWriter, r *http.Request) {
+		if to := r.URL.Query().Get("to"); to != "" {
+			http.Redirect(w, r, to, http.StatusFound)
+			return
+		}
+		from(w, r)
+	})
+	c := System().Client(WebSeed, Typed)
+	defer c.Close()
+	for _, url := range []string{here, world, world + "?to=/x"} {
+		first, err := fetchBody(t, c, url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if again, err := fetchBody(t, c, url); again != first || err != nil {
+				t.Errorf("%s: asked from %s, then from %s, %v", url, first, again, err)
+			}
+		}
+	}
+	before := asked.Load()
+	refused := (*RefusedError)(nil)
+	if _, err := fetchBody(t, c, world+"?to="+here); !errors.As(err, &refused) || asked.Load() != before {
+		t.Errorf("a stranger's redirect: %v, asked %d times", err, asked.Load()-before)
+	}
+	stranger := System().Client(WebSeed, File)
+	defer stranger.Close()
+	if _, err := fetchBody(t, stranger, here); !errors.As(err, &refused) || asked.Load() != before {
+		t.Errorf("a stranger's .torrent: %v, asked %d times", err, asked.Load()-before)
+	}
+}
+
+// The query of a URL may be a secret: neither errors nor the next server see it.
+func TestQueryIsNotTold(t *testing.T) {
+	if !namespaced(t) {
+		return
+	}
+	var referer atomic.Value
+	serve(t, "127.0.0.1:8081", func(_ http.ResponseWriter, r *http.Request) { referer.Store(r.Header.Get("Referer")) })
+	serve(t, "127.0.0.1:8080", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "http://127.0.0.1:8081/", http.StatusFound)
+	})
+	c := System().Client(WebSeed, Typed)
+	defer c.Close()
+	if _, err := fetchBody(t, c, "http://127.0.0.1:8080/?secret"); err != nil || referer.Load() != "" {
+		t.Errorf("%v; the next server is told %q", err, referer.Load())
+	}
+	if _, err := fetchBody(t, c, "http://127.0.0.1:9/?secret"); err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("the error is %v", err)
 	}
 }

@@ -1,4 +1,5 @@
-// Package webseed makes a web server look like a peer (BEP 19).
+// Package webseed makes a web server look like a peer: one that has the files (BEP 19), or
+// a script that has the pieces (BEP 17).
 //
 // [Serve] is one end of a connection of the peer protocol, inside of this process. The
 // engine has the other end, and treats it as a peer that has everything, never chokes
@@ -12,7 +13,8 @@
 // one before it ended, it is twice as long as that, up to maxSpan, in the belief that
 // what follows is asked for while it streams. Little is lost if not: nothing is read from
 // the socket that nobody asked for, and a body of which nothing is wanted any more is
-// closed. Some requests are on their way at a time, so that one answers while
+// closed; but if the rest is short and comes at once, it is read and thrown away, which
+// keeps the connection. Some requests are on their way at a time, so that one answers while
 // the next one travels.
 //
 // # When it fails

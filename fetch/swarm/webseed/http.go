@@ -30,13 +30,28 @@ var (
 	errStalled = errors.New("the server stopped sending")
 	errGone    = errors.New("the server does not have the file")
 	errOther   = errors.New("the server has a file of another length")
+	errIdle    = errors.New("nobody wants the rest")
 	errRange   = errors.New("the server sends another range than it was asked for")
 )
 
 // body is an answer that streams; stop ends it.
 type body struct {
-	io.Reader
+	io.LimitedReader
 	stop func()
+}
+
+const (
+	maxDrain  = 256 << 10
+	drainTime = 50 * time.Millisecond
+)
+
+// drain reads the little that nobody wants any more, if it comes at once: a connection
+// whose answer was not read to its end can not be used again.
+func (b *body) drain(cancel context.CancelCauseFunc) {
+	if b.N > 0 && b.N <= maxDrain {
+		defer time.AfterFunc(drainTime, func() { cancel(errIdle) }).Stop()
+		_, _ = io.Copy(io.Discard, b)
+	}
 }
 
 // watched notices that nothing comes.
@@ -58,6 +73,14 @@ func (w *watched) Read(p []byte) (int, error) {
 
 // get asks for n bytes of a file of size bytes.
 func get(ctx context.Context, cfg *Config, url string, off, n, size int64) (*body, error) {
+	return ask(ctx, cfg, url, n, func(req *http.Request) {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", off, off+n-1))
+	}, func(resp *http.Response) (int64, error) { return judge(resp, off, n, size) })
+}
+
+// ask sends a request; judge says how many bytes stand before the n that are wanted, or
+// why there are none.
+func ask(ctx context.Context, cfg *Config, url string, n int64, with func(*http.Request), judge func(*http.Response) (int64, error)) (*body, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(stallAfter, func() { cancel(errStalled) })
 	fail := func(err error) (*body, error) {
@@ -72,22 +95,20 @@ func get(ctx context.Context, cfg *Config, url string, off, n, size int64) (*bod
 	if err != nil {
 		return fail(err)
 	}
-	req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", off, off+n-1))
+	with(req)
 	req.Header.Set("Accept-Encoding", "identity") // package http would unpack it
 	req.Header.Set("User-Agent", cfg.Agent)
 	resp, err := cfg.Do(req)
 	if err != nil {
 		return fail(err)
 	}
-	skip, err := judge(resp, off, n, size)
+	skip, err := judge(resp)
 	if err != nil {
 		resp.Body.Close()
 		return fail(err)
 	}
-	b := &body{
-		Reader: &watched{io.LimitReader(resp.Body, skip+n), timer, ctx},
-		stop:   func() { timer.Stop(); cancel(nil); resp.Body.Close() },
-	}
+	b := &body{LimitedReader: io.LimitedReader{R: &watched{resp.Body, timer, ctx}, N: skip + n}}
+	b.stop = func() { b.drain(cancel); timer.Stop(); resp.Body.Close(); cancel(nil) }
 	if _, err := io.CopyN(io.Discard, b, skip); err != nil {
 		b.stop()
 		return nil, err
@@ -122,7 +143,7 @@ func judge(resp *http.Response, off, n, size int64) (skip int64, err error) {
 	case c == http.StatusRequestedRangeNotSatisfiable:
 		return 0, errOther
 	}
-	return 0, &RetryError{fmt.Sprint(resp.StatusCode, " ", http.StatusText(resp.StatusCode)), retryAfter(resp.Header.Get("Retry-After"))}
+	return 0, retry(resp)
 }
 
 // contentRange reads "bytes 0-9/100"; total is -1 for "*".
@@ -145,9 +166,23 @@ func number(s string) (int64, bool) {
 	return int64(n), err == nil && s[0] != '+'
 }
 
-// retryAfter reads seconds; dates are left out.
-func retryAfter(s string) time.Duration {
-	n, err := strconv.ParseUint(strings.TrimSpace(s), 10, 31)
+// retry is the error for an answer that has no content.
+func retry(resp *http.Response) *RetryError {
+	now, err := http.ParseTime(resp.Header.Get("Date")) // by the server's clock
+	if err != nil {
+		now = time.Now()
+	}
+	status := fmt.Sprint(resp.StatusCode, " ", http.StatusText(resp.StatusCode))
+	return &RetryError{status, retryAfter(resp.Header.Get("Retry-After"), now)}
+}
+
+// retryAfter reads seconds or a date.
+func retryAfter(s string, now time.Time) time.Duration {
+	s = strings.TrimSpace(s)
+	if at, err := http.ParseTime(s); err == nil {
+		return max(0, min(at.Sub(now), maxRetry))
+	}
+	n, err := strconv.ParseUint(s, 10, 31)
 	if err != nil {
 		return 0
 	}

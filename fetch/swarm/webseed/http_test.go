@@ -3,6 +3,7 @@ package webseed
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 )
@@ -16,7 +17,7 @@ func FuzzContentRange(f *testing.F) {
 		if ok && (first < 0 || last < first || total != -1 && last >= total) {
 			t.Fatalf("%q: %d-%d/%d", s, first, last, total)
 		}
-		if d := retryAfter(s); d < 0 || d > maxRetry {
+		if d := retryAfter(s, time.Now()); d < 0 || d > maxRetry {
 			t.Fatalf("%q: %v", s, d)
 		}
 	})
@@ -39,7 +40,7 @@ func TestFileURL(t *testing.T) {
 		t.Errorf("%s, want %s", got, want)
 	}
 	info.Single = true
-	for base, want := range map[string]string{"http://h/x/": "http://h/x/a%20b", "http://h/x": "http://h/x"} {
+	for base, want := range map[string]string{"http://h/x/": "http://h/x/a%20b", "http://h/x": "http://h/x", "http://h/?k=/": "http://h/a%20b?k=/", "http://h/x?k=v": "http://h/x?k=v"} {
 		if got := fileURL(base, info, 0); got != want {
 			t.Errorf("%s: %s, want %s", base, got, want)
 		}

@@ -31,11 +31,16 @@ func parts(info *metainfo.Info, off, n int64) (out []part) {
 }
 
 // fileURL returns where BEP 19 has a file: at the URL itself if the torrent is one file
-// and the URL names no folder, else below it under the names that the torrent has.
+// and the URL names no folder, else below it under the names that the torrent has. What
+// follows a ? is kept: it may be a signature.
 func fileURL(base string, info *metainfo.Info, file int) string {
 	if info.Single {
+		base, query, signed := strings.Cut(base, "?")
 		if strings.HasSuffix(base, "/") {
-			return base + url.PathEscape(info.Name)
+			base += escape(info.Name)
+		}
+		if signed {
+			base += "?" + query
 		}
 		return base
 	}

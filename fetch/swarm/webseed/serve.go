@@ -21,6 +21,7 @@ import (
 // Config says what to serve from where.
 type Config struct {
 	URL    string
+	Script bool // the server answers for pieces (BEP 17), not for files (BEP 19)
 	Info   *metainfo.Info
 	Agent  string // User-Agent
 	Logger *slog.Logger
@@ -272,7 +273,9 @@ func (s *seed) work(ctx context.Context) error {
 		}
 		ps := parts(s.cfg.Info, b.off, b.size)
 		var err error
-		if f := &s.cfg.Info.Files[ps[0].file]; len(ps) == 1 && !f.Pad {
+		if s.cfg.Script {
+			err = s.stream(ctx, b, -1, buf)
+		} else if f := &s.cfg.Info.Files[ps[0].file]; len(ps) == 1 && !f.Pad {
 			err = s.stream(ctx, b, ps[0].file, buf)
 		} else {
 			err = s.piecemeal(ctx, b, ps, buf)
@@ -289,19 +292,28 @@ func (s *seed) missing(file int) bool {
 	return s.gone[file]
 }
 
+// open asks for n bytes at off of a file; of the torrent if the server is a script.
 func (s *seed) open(ctx context.Context, file int, off, n int64) (*body, error) {
+	if s.cfg.Script {
+		return getPiece(ctx, s.cfg, off, n)
+	}
 	if s.missing(file) {
 		return nil, errGone
 	}
 	return get(ctx, s.cfg, fileURL(s.cfg.URL, s.cfg.Info, file), off, n, s.cfg.Info.Files[file].Length)
 }
 
-// stream brings a block of one file, and those behind it as long as they are wanted.
+// stream brings a block of one file, or of a script's piece, and those behind it as long
+// as they are wanted.
 func (s *seed) stream(ctx context.Context, b block, file int, buf []byte) error {
-	f := &s.cfg.Info.Files[file]
-	sp := s.begin(b, f.Offset+f.Length)
+	info := s.cfg.Info
+	start, end := int64(0), min((b.off/info.PieceLength+1)*info.PieceLength, info.Length)
+	if !s.cfg.Script {
+		start, end = info.Files[file].Offset, info.Files[file].Offset+info.Files[file].Length
+	}
+	sp := s.begin(b, end)
 	defer s.finish(sp)
-	r, err := s.open(ctx, file, b.off-f.Offset, sp.end-sp.at)
+	r, err := s.open(ctx, file, b.off-start, sp.end-sp.at)
 	if err != nil {
 		return s.refuse(b, file, err)
 	}
