@@ -80,7 +80,7 @@ func (d *Daemon) prepare(get func() (found, error), many bool) ready {
 		return ready{err: err}
 	}
 	meta := f.meta
-	t := &torrent{daemon: d, hash: f.hash, hashV2: f.hashV2, label: f.label(), from: f.from, hints: f.peers, webSeeds: f.webSeeds}
+	t := &torrent{daemon: d, hash: f.hash, hashV2: f.hashV2, label: f.label(), from: f.from, hints: f.peers, webSeeds: f.webSeeds, only: f.only}
 	if meta == nil {
 		meta = d.loadState(f.hash) // a magnet of before
 	} else {
@@ -105,7 +105,9 @@ func (d *Daemon) prepare(get func() (found, error), many bool) ready {
 		return r
 	}
 	r.meta = d.firstSeen(t.hash, meta)
-	r.shape = newShape(r.meta)
+	if r.shape, err = t.newShape(r.meta); err != nil {
+		return ready{err: fmt.Errorf("%s: %w", f.from, err)}
+	}
 	if meta.Info.V2 {
 		t.short = meta.Info.Short()
 	}

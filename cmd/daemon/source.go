@@ -28,6 +28,7 @@ type found struct {
 	trackers []string
 	webSeeds []string
 	peers    []netip.AddrPort
+	only     []int // files that a magnet selects (BEP 53); nil: all
 }
 
 // label is the name of a torrent whose metadata is missing.
@@ -104,7 +105,7 @@ func fromMagnet(s string) (found, error) {
 	if err != nil {
 		return found{}, fmt.Errorf("%w; check that the link is whole, and quote it in a shell", err)
 	}
-	f := found{hash: m.Hash, hashV2: m.HashV2, name: m.Name, trackers: m.Trackers, webSeeds: m.WebSeeds}
+	f := found{hash: m.Hash, hashV2: m.HashV2, name: m.Name, trackers: m.Trackers, webSeeds: m.WebSeeds, only: m.Select}
 	for _, p := range m.Peers {
 		if a, err := netip.ParseAddrPort(p); err == nil {
 			f.peers = append(f.peers, a)

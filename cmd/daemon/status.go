@@ -33,8 +33,9 @@ type TorrentStatus struct {
 	Name        string `json:"name"`
 	InfoHash    string `json:"infohash"`
 	Size        int64  `json:"size"`
-	Present     int64  `json:"present"` // verified and on disk
-	Files       int    `json:"files"`
+	Present     int64  `json:"present"`  // verified and on disk
+	Files       int    `json:"files"`    // that are shown
+	FilesOf     int    `json:"files_of"` // as many there are; more if the magnet selects some
 	PieceLength int64  `json:"piece_length"`
 	Pieces      int    `json:"pieces"`
 	swarm.Status
@@ -71,7 +72,7 @@ func (d *Daemon) Status() Status {
 func (d *Daemon) torrentStatus(ctx context.Context, t *torrent) TorrentStatus {
 	s := TorrentStatus{Name: d.catalog.Name(t.handle), InfoHash: t.hash.String(), Status: t.status(ctx)}
 	if c := t.shape.Load(); c != nil {
-		s.Size, s.Files = c.length, c.tree.Files()
+		s.Size, s.Files, s.FilesOf = c.length, c.tree.Files(), c.files
 		s.PieceLength, s.Pieces = c.pieceLength, c.pieces
 		s.Present, _ = t.Present(-1)
 	}

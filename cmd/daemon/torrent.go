@@ -7,6 +7,7 @@ import (
 	"fmt"
 	iofs "io/fs"
 	"net/netip"
+	"sort"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,7 @@ type torrent struct {
 	webSeeds  []string // of the magnet or the .torrent
 	webPieces []string // of the .torrent
 	hints     []netip.AddrPort
+	only      []int // numbers of the files that are shown, sorted; nil: all
 	handle    catalog.Handle
 	bad       atomic.Pointer[string] // why its metadata will never be mounted
 
@@ -60,6 +62,7 @@ type shape struct {
 	tree        *tree.Tree
 	mtime       time.Time
 	length      int64
+	files       int // also those that are not selected
 	pieceLength int64
 	pieces      int
 }
@@ -70,11 +73,20 @@ type parts struct {
 	object *cache.Object
 }
 
-func newShape(meta *metainfo.Meta) *shape {
+// newShape shows all files of a torrent, or those that its magnet selects.
+func (t *torrent) newShape(meta *metainfo.Meta) (*shape, error) {
 	info := meta.Info
-	specs := make([]tree.Spec, 0, len(info.Files))
+	specs, files := make([]tree.Spec, 0, len(info.Files)), 0
+	only := t.only
 	for i, f := range info.Files {
+		for len(only) > 0 && only[0] < i {
+			only = only[1:]
+		}
 		if f.Pad {
+			continue
+		}
+		files++
+		if t.only != nil && (len(only) == 0 || only[0] != i) {
 			continue
 		}
 		s := tree.Spec{Path: f.Path, Size: f.Length, Exec: f.Exec, Symlink: f.Symlink, Tag: i}
@@ -83,10 +95,16 @@ func newShape(meta *metainfo.Meta) *shape {
 		}
 		specs = append(specs, s)
 	}
-	return &shape{
-		name: info.Name, tree: tree.Build(specs), mtime: meta.Created,
-		length: info.Length, pieceLength: info.PieceLength, pieces: info.NumPieces(),
+	if beyond := len(t.only) - sort.SearchInts(t.only, len(info.Files)); beyond > 0 && len(specs) > 0 {
+		t.daemon.log.Warn("the magnet link selects files that the torrent does not have; they are left out", "torrent", t.hash, "files", len(info.Files), "left_out", beyond)
 	}
+	if len(specs) == 0 && t.only != nil {
+		return nil, fmt.Errorf("none of the files that so= selects is in the torrent, which has the files 0 to %d; correct the magnet link, or leave so= out", len(info.Files)-1)
+	}
+	return &shape{
+		name: info.Name, tree: tree.Build(specs), mtime: meta.Created, files: files,
+		length: info.Length, pieceLength: info.PieceLength, pieces: info.NumPieces(),
+	}, nil
 }
 
 func layout(key cache.Key, meta *metainfo.Meta) cache.Layout {
@@ -123,7 +141,10 @@ func (t *torrent) gotInfo(info *metainfo.Info, err error) {
 }
 
 func (t *torrent) turnReal(meta *metainfo.Meta) error {
-	shape := newShape(meta)
+	shape, err := t.newShape(meta)
+	if err != nil {
+		return err
+	}
 	t.change.Lock()
 	p, err := t.prepareLocked(meta)
 	if err == nil {
@@ -183,7 +204,7 @@ func (t *torrent) Present(tag int) (int64, bool) {
 	p, s := t.parts.Load(), t.shape.Load()
 	if p == nil {
 		stored, _ := t.daemon.cache.Stored(t.key())
-		if stored == 0 || tag < 0 || s.tree.Files() == 1 {
+		if stored == 0 || tag < 0 || s.files == 1 {
 			return min(stored, s.length), s.length == 0
 		}
 		var err error

@@ -138,8 +138,8 @@ func TestWebSeedWithASignedURL(t *testing.T) {
 	conns.Store(0)
 	l := webLeechOf(t, cfg, meta, TorrentConfig{WebSeeds: []string{s.URL + "/file?sig=s3cr3t"}})
 	ctx := within(t, 30*time.Second)
-	for piece := int64(0); piece < 5; piece++ { // one after the other, as seeks do
-		if err := l.torrent.Fetch(ctx, extent.Extent{Off: piece << 20, Len: 1 << 10}, time.Now()); err != nil {
+	for piece := range int64(20) { // one after the other, as seeks do
+		if err := l.torrent.Fetch(ctx, extent.Extent{Off: piece * meta.Info.PieceLength, Len: 1 << 10}, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -147,7 +147,7 @@ func TestWebSeedWithASignedURL(t *testing.T) {
 	if len(status.Swarm) == 0 || status.Swarm[0].Addr != s.URL+"/file?..." {
 		t.Errorf("%+v", status.Swarm)
 	}
-	if n := conns.Load(); n > 3 { // as many requests are on their way at a time
+	if n := conns.Load(); n > 6 { // three requests are on their way at a time, and one may come too late
 		t.Errorf("%d connections", n)
 	}
 	l.stop()
