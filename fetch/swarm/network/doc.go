@@ -45,18 +45,17 @@
 // # Through a proxy
 //
 // With Config.Proxy everything goes through a SOCKS5 proxy, names included, which the
-// proxy looks up. What it cannot carry is off: UDP (DHT, UDP trackers), listening.
+// proxy looks up. What it cannot carry is off: UDP (uTP, DHT, UDP trackers), listening.
 // UDP ASSOCIATE was rejected: few proxies have it, and fewer let anybody answer. The
 // policy still sees addresses and "localhost", but not what a proxy makes of other
 // names: a proxy that stands in the LAN has to guard the LAN itself.
 //
-// # Not here
+// # UDP for peers
 //
-// uTP (BEP 29). anacrolix/utp v0.1.0, the one that is pure Go, outlived a million
-// hostile packets, but brought 2.2 to 4.0 MB/s over four links of 2 MB/s and 50 ms where
-// TCP brings 7.6 (make bench), took 47 to 64 s of a processor for a gigabyte, and lost a connection on
-// loopback for want of an acknowledgement. As a fallback it would keep readers waiting
-// behind a peer that TCP does not reach.
+// [UDP] reads many packets with one call, as one call for each costs more than the
+// packet, and tells when the kernel got each: uTP measures delays with that.
+//
+// # Not here
 //
 // Port mapping (UPnP, NAT-PMP). anacrolix/upnp opens sockets of its own, past the bound
 // interface and the proxy, and asks whatever address a gateway's reply names.
