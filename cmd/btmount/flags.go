@@ -82,11 +82,12 @@ func settingFlags() []cli.Flag {
 
 func swarmFlags() []cli.Flag {
 	return under("Peers",
-		stringFlag("listen", ":0", "`HOST:PORT` for peers (TCP) and the DHT (UDP); port 0 takes any, no host is IPv4 and IPv6"),
+		stringFlag("listen", ":0", "`HOST:PORT` for peers (TCP, and uTP over UDP) and the DHT (UDP); port 0 takes any, no host is IPv4 and IPv6"),
 		listFlag("peer", "`HOST:PORT` of a peer to ask, for every torrent"),
 		listFlag("tracker", "`URL` of a tracker to ask, for every torrent"),
 		boolFlag("no-dht", "do not use the DHT"),
 		boolFlag("no-lsd", "do not look for peers in the local network (LSD); it is off too with a proxy, or if only this machine can call"),
+		boolFlag("no-utp", "no peers over UDP (uTP), TCP only; it is off too with a proxy"),
 		listFlag("dht-bootstrap", "`HOST:PORT` of a DHT node to start from instead of the well-known ones"),
 		stringFlag("bind", "", "`ADDRESS` or name of an interface that everything goes through, or nothing is sent: peers, trackers, DHT, downloads, names; for a VPN give the interface"),
 		listFlag("blocklist", "`FILE` or http(s) address of a list of peers never to speak to: lines of P2P text (name:192.0.2.0-192.0.2.255) or CIDR, plain or gzip"),
@@ -306,7 +307,7 @@ func (r *reader) trackers() []string {
 func (r *reader) swarmConfig() daemon.Config {
 	cfg := daemon.Config{
 		Version: version, Bind: r.c.String("bind"), Proxy: r.c.String("proxy"), ProxyPassword: r.password("proxy-password-file"), Listen: r.c.String("listen"), Trackers: r.trackers(),
-		Blocklists: r.files("blocklist"), NoDHT: r.c.Bool("no-dht"), NoLSD: r.c.Bool("no-lsd"), DHTBootstrap: r.hostPorts("dht-bootstrap"), MaxPeers: r.number("max-peers", 10000),
+		Blocklists: r.files("blocklist"), NoDHT: r.c.Bool("no-dht"), NoLSD: r.c.Bool("no-lsd"), NoUTP: r.c.Bool("no-utp"), DHTBootstrap: r.hostPorts("dht-bootstrap"), MaxPeers: r.number("max-peers", 10000),
 		MaxConnections: r.number("max-connections", 100000), MaxHalfOpen: r.number("max-half-open", 10000),
 		UpLimit: r.size("up-limit"), DownLimit: r.size("down-limit"), StateDir: r.folder("state-dir"),
 		EachUp: r.size("torrent-up-limit"), EachDown: r.size("torrent-down-limit"),

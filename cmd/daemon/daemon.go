@@ -43,6 +43,7 @@ type Config struct {
 	Trackers       []string
 	NoDHT          bool
 	NoLSD          bool
+	NoUTP          bool
 	DHTBootstrap   []string // empty: the well-known routers
 	NoUpload       bool
 	UpLimit        int64 // bytes/s, 0 = none
@@ -117,8 +118,17 @@ func New(cfg Config) (_ *Daemon, err error) {
 		return nil, err
 	}
 	d.scheduler = fetch.New(fetch.Config{Logger: cfg.Logger, AllAhead: func() int64 { return cfg.CacheSize / 2 }})
+	p, err := openPorts(cfg, d.network)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close())
+		}
+	}()
 	if !cfg.NoDHT {
-		if d.dht, err = openDHT(cfg, d.network); err != nil {
+		if d.dht, err = openDHT(cfg, d.network, p); err != nil {
 			return nil, err
 		}
 	}
@@ -126,7 +136,7 @@ func New(cfg Config) (_ *Daemon, err error) {
 		d.lsd = discovery.NewLSD(d.network, cfg.Logger)
 	}
 	d.client, err = swarm.NewClient(swarm.Config{
-		Listen: cfg.Listen, Version: "btmount " + cfg.Version, PeerPrefix: "-BM0010-", MaxPeers: cfg.MaxPeers,
+		Listener: p.tcp, UTP: p.utp, Version: "btmount " + cfg.Version, PeerPrefix: "-BM0010-", MaxPeers: cfg.MaxPeers,
 		MaxConns: cfg.MaxConnections, MaxHalfOpen: cfg.MaxHalfOpen,
 		NoUpload: cfg.NoUpload, UpLimit: cfg.UpLimit, DownLimit: cfg.DownLimit, EachUp: cfg.EachUp, EachDown: cfg.EachDown, Share: swarm.Share{Ratio: cfg.SeedRatio, Time: cfg.SeedTime},
 		Encryption: encryption, DHT: d.dht, LSD: d.lsd, Network: d.network, Dormant: d, Logger: cfg.Logger,
@@ -144,7 +154,7 @@ func (c Config) network() network.Config {
 // reachable takes from c what the network cannot do.
 func (c Config) reachable(n *network.Network) Config {
 	if n.Proxied() {
-		c.Listen, c.NoDHT = "", true
+		c.Listen, c.NoDHT, c.NoUTP = "", true, true
 	}
 	// Who listens on loopback, or not at all, cannot be called from the LAN.
 	host, _, err := net.SplitHostPort(c.Listen)
@@ -177,21 +187,6 @@ func openNetwork(cfg Config) (*network.Network, error) {
 		return nil, err
 	}
 	return n, n.Block(context.Background(), cfg.Blocklists, filepath.Join(cfg.StateDir, "blocklists"), cfg.Logger)
-}
-
-// openDHT opens a node of the DHT.
-func openDHT(cfg Config, n *network.Network) (*discovery.DHT, error) {
-	nodes := cfg.DHTBootstrap
-	if len(nodes) == 0 {
-		nodes = discovery.DefaultBootstrap
-	}
-	d, err := discovery.NewDHT(discovery.DHTConfig{
-		Listen: cfg.Listen, Network: n, Bootstrap: nodes, NodesFile: filepath.Join(cfg.StateDir, "dht.nodes"), Logger: cfg.Logger,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%w; choose another with --listen (port 0 takes any), or --no-dht", err)
-	}
-	return d, nil
 }
 
 // outside refuses folders below the mountpoint: the daemon would wait for itself.

@@ -48,11 +48,20 @@ func NewSeed(cfg Config, meta *metainfo.Meta, path string) (_ *Seed, err error) 
 	if err != nil {
 		return nil, err
 	}
+	p, err := openPorts(cfg, n)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close())
+		}
+	}()
 	if !cfg.NoDHT && !meta.Info.Private {
 		if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 			return nil, fmt.Errorf("state folder %s: %w; choose another with --state-dir", cfg.StateDir, bare(err))
 		}
-		if s.dht, err = openDHT(cfg, n); err != nil {
+		if s.dht, err = openDHT(cfg, n, p); err != nil {
 			return nil, err
 		}
 	}
@@ -60,7 +69,7 @@ func NewSeed(cfg Config, meta *metainfo.Meta, path string) (_ *Seed, err error) 
 		s.lsd = discovery.NewLSD(n, cfg.Logger)
 	}
 	s.client, err = swarm.NewClient(swarm.Config{
-		Listen: cfg.Listen, Version: "btmount " + cfg.Version, PeerPrefix: "-BM0010-", MaxPeers: cfg.MaxPeers,
+		Listener: p.tcp, UTP: p.utp, Version: "btmount " + cfg.Version, PeerPrefix: "-BM0010-", MaxPeers: cfg.MaxPeers,
 		MaxConns: cfg.MaxConnections, MaxHalfOpen: cfg.MaxHalfOpen,
 		UpLimit: cfg.UpLimit, DownLimit: cfg.DownLimit, EachUp: cfg.EachUp, EachDown: cfg.EachDown, Share: swarm.Share{Ratio: cfg.SeedRatio, Time: cfg.SeedTime},
 		Encryption: encryption, DHT: s.dht, LSD: s.lsd, Network: n, Logger: cfg.Logger,

@@ -20,19 +20,22 @@ import (
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 	"github.com/btmount/btmount/fetch/swarm/network"
 	"github.com/btmount/btmount/fetch/swarm/shaper"
+	"github.com/btmount/btmount/fetch/swarm/utp"
 	"github.com/btmount/btmount/fetch/swarm/wire"
 )
 
 // Config of a Client.
 type Config struct {
-	Listen      string // host:port for TCP; port 0 takes any; "" does not listen
-	Version     string // told to peers, "btmount 0.1"
-	PeerPrefix  string // first characters of the peer id (BEP 20), "-BM0100-"
-	MaxPeers    int    // connections of one torrent; 0 means 60
-	MaxConns    int    // connections of all torrents together; 0 means 500
-	MaxHalfOpen int    // of all torrents, those being made at a time; 0 means 60
-	UploadSlots int    // peers served at a time by one torrent; 0 means 8
-	NoUpload    bool   // no payload byte is ever sent
+	Listen      string       // host:port for TCP; port 0 takes any; "" does not listen
+	Listener    net.Listener // instead of Listen, the Client's from then on; may be nil
+	UTP         *utp.Socket  // on the same port, the Client's too; nil: no uTP
+	Version     string       // told to peers, "btmount 0.1"
+	PeerPrefix  string       // first characters of the peer id (BEP 20), "-BM0100-"
+	MaxPeers    int          // connections of one torrent; 0 means 60
+	MaxConns    int          // connections of all torrents together; 0 means 500
+	MaxHalfOpen int          // of all torrents, those being made at a time; 0 means 60
+	UploadSlots int          // peers served at a time by one torrent; 0 means 8
+	NoUpload    bool         // no payload byte is ever sent
 	Encryption  Encryption
 	UpLimit     int64 // bytes/s of all torrents together; 0 = none
 	DownLimit   int64
@@ -125,7 +128,7 @@ func NewClient(cfg Config) (*Client, error) {
 	for i := n; i < len(c.id); i++ {
 		c.id[i] = letters[int(random[i])%len(letters)]
 	}
-	if cfg.Listen != "" {
+	if c.listener = cfg.Listener; c.listener == nil && cfg.Listen != "" {
 		l, err := cfg.Network.Listen(context.Background(), cfg.Listen)
 		if err != nil {
 			return nil, err
@@ -225,25 +228,41 @@ func (c *Client) keys(f func([]byte) bool) {
 
 // Run accepts peers until ctx ends and every connection it accepted has ended.
 func (c *Client) Run(ctx context.Context) error {
-	if c.listener == nil {
-		<-ctx.Done()
-		return nil
-	}
 	var group sync.WaitGroup
 	defer group.Wait()
-	stop := context.AfterFunc(ctx, func() { c.listener.Close() })
-	defer stop()
+	if u := c.cfg.UTP; u != nil {
+		group.Go(func() {
+			if err := u.Run(ctx); err != nil {
+				c.log.Error("uTP ended", "err", err)
+			}
+		})
+		group.Go(func() { c.listen(ctx, &group, u) })
+	}
+	if c.listener != nil {
+		stop := context.AfterFunc(ctx, func() { c.listener.Close() })
+		defer stop()
+		c.listen(ctx, &group, c.listener)
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// accepter is a listener, of TCP or uTP.
+type accepter interface{ Accept() (net.Conn, error) }
+
+// listen accepts peers until ctx ends.
+func (c *Client) listen(ctx context.Context, group *sync.WaitGroup, l accepter) {
 	for {
-		n, err := c.listener.Accept()
+		n, err := l.Accept()
 		if err != nil {
 			if ctx.Err() != nil {
-				return nil
+				return
 			}
 			// Out of descriptors, say: wait instead of spinning.
 			c.log.Warn("accept", "err", err)
 			select {
 			case <-ctx.Done():
-				return nil
+				return
 			case <-time.After(time.Second):
 			}
 			continue
@@ -261,12 +280,15 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 }
 
-// Close frees the listening socket of a client that never ran.
-func (c *Client) Close() error {
-	if c.listener == nil {
-		return nil
+// Close frees the listening sockets of a client that never ran.
+func (c *Client) Close() (err error) {
+	if c.listener != nil {
+		err = c.listener.Close()
 	}
-	return c.listener.Close()
+	if c.cfg.UTP != nil {
+		err = errors.Join(err, c.cfg.UTP.Close())
+	}
+	return err
 }
 
 // accept does the handshake of an incoming connection and serves it.

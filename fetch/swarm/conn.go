@@ -19,6 +19,7 @@ import (
 	"github.com/btmount/btmount/fetch/swarm/fault"
 	"github.com/btmount/btmount/fetch/swarm/picker"
 	"github.com/btmount/btmount/fetch/swarm/shaper"
+	"github.com/btmount/btmount/fetch/swarm/utp"
 	"github.com/btmount/btmount/fetch/swarm/wire"
 )
 
@@ -416,8 +417,11 @@ func (c *conn) leaveTurns() {
 	}
 }
 
-// rtt asks the kernel for the smallest round trip of a TCP connection.
+// rtt is the smallest round trip of a connection. Of TCP the kernel knows it.
 func rtt(c net.Conn) time.Duration {
+	if u, ok := c.(*utp.Conn); ok {
+		return u.RTT()
+	}
 	t, ok := c.(*net.TCPConn)
 	if !ok {
 		return 0

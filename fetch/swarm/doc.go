@@ -22,6 +22,7 @@
 //	metainfo    what a .torrent, a magnet or a peer's metadata may say (firewall)
 //	discovery   trackers, DHT and LSD: where peers are
 //	network     how sockets are opened, and who may be spoken to
+//	utp         connections over UDP (BEP 29)
 //	wire        messages on a connection
 //	pipeline    what one peer will do: rate, round trip, how much to ask   (pure)
 //	picker      which block to ask of whom, and which of two               (pure)
@@ -38,7 +39,8 @@
 //	survey.go   what the store has, looked through beside it
 //	fill.go     asking; handle.go: messages; judge.go: who lied
 //	webseed     a web server as the other end of a connection; web.go opens those
-//	pool.go     peers known and dialled; conn.go, upload.go: one connection
+//	pool.go     peers known and dialled; connect.go: over TCP, or uTP (and why so);
+//	            conn.go, upload.go: one connection
 //	extension.go, metadata.go, pex.go: BEP 10 and what is spoken over it; plugged.go: the
 //	            seam for the extensions of others
 //	share.go    until when others are served

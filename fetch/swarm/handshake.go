@@ -2,12 +2,14 @@ package swarm
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/anacrolix/torrent/mse"
@@ -60,33 +62,49 @@ func readHandshake(r io.Reader) (h handshake, err error) {
 }
 
 // dial connects to a peer with the handshakes that Config.Encryption asks for: with the
-// second one if the peer hangs up on the first.
+// second one if the peer hangs up on the first. Who hangs up on all of them over TCP is
+// called over uTP: who is told to take no TCP may take the call, and end it.
 func (c *Client) dial(ctx context.Context, t *Torrent, addr netip.AddrPort) (*conn, error) {
 	if c.isBanned(addr) {
 		return nil, errBanned
 	}
-	var first error
-	for _, crypt := range c.cfg.Encryption.tries() {
-		conn, dialled, err := c.try(ctx, t, addr, crypt)
-		if err == nil {
-			return conn, nil
-		}
-		if first == nil {
-			first = err
-		}
-		if !dialled || ctx.Err() != nil || errors.Is(err, errSelf) || errors.Is(err, errBanned) {
-			break
+	out, hungUp, err := c.tries(ctx, t, addr, c.connect)
+	if hungUp && c.cfg.UTP != nil {
+		if out, _, again := c.tries(ctx, t, addr, c.cfg.UTP.Dial); again == nil {
+			return out, nil
 		}
 	}
-	return nil, first
+	return out, err
 }
 
-func (c *Client) try(ctx context.Context, t *Torrent, addr netip.AddrPort, crypt bool) (out *conn, dialled bool, err error) {
-	// Whether it may be dialled at all was asked when it was found.
-	n, err := c.cfg.Network.Dial(ctx, network.Ask{Use: network.Peer, From: network.Typed, To: addr})
-	if err != nil {
-		return nil, false, err
+// connecter connects in some way.
+type connecter func(context.Context, network.Ask) (net.Conn, error)
+
+// tries does one handshake after the other until one succeeds. The error is that of the
+// first.
+func (c *Client) tries(ctx context.Context, t *Torrent, addr netip.AddrPort, connect connecter) (out *conn, hungUp bool, first error) {
+	for _, crypt := range c.cfg.Encryption.tries() {
+		// Whether it may be dialled at all was asked when it was found.
+		n, err := connect(ctx, network.Ask{Use: network.Peer, From: network.Typed, To: addr})
+		if err != nil {
+			return nil, false, cmp.Or(first, err)
+		}
+		out, err := c.try(ctx, t, n, addr, crypt)
+		if err == nil {
+			return out, false, nil
+		}
+		first = cmp.Or(first, err)
+		_, tcp := n.(*net.TCPConn)
+		hungUp = tcp && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET))
+		if ctx.Err() != nil || errors.Is(err, errSelf) || errors.Is(err, errBanned) {
+			return nil, false, first
+		}
 	}
+	return nil, hungUp, first
+}
+
+// try does the handshake with somebody who was called.
+func (c *Client) try(ctx context.Context, t *Torrent, n net.Conn, addr netip.AddrPort, crypt bool) (out *conn, err error) {
 	stop := context.AfterFunc(ctx, func() { n.Close() })
 	defer stop()
 	defer func() {
@@ -99,25 +117,25 @@ func (c *Client) try(ctx context.Context, t *Torrent, addr netip.AddrPort, crypt
 	if crypt {
 		var method mse.CryptoMethod
 		if rw, method, err = mse.InitiateHandshakeContext(ctx, n, t.hash[:], c.ours(t, t.hash), c.cfg.Encryption.provide()); err != nil {
-			return nil, true, err
+			return nil, err
 		}
 		crypt = method == mse.CryptoMethodRC4
 	} else if _, err = n.Write(c.ours(t, t.hash)); err != nil {
-		return nil, true, err
+		return nil, err
 	}
 	h, err := readHandshake(rw)
 	if err != nil {
-		return nil, true, err
+		return nil, err
 	}
 	if short := t.short.Load(); h.hash != t.hash && (short == nil || h.hash != *short) {
-		return nil, true, errors.New("handshake: answers for another torrent")
+		return nil, errors.New("handshake: answers for another torrent")
 	}
 	out, err = c.newConn(t, n, rw, h)
 	if err != nil {
-		return nil, true, err
+		return nil, err
 	}
 	out.listen, out.crypt = addr, crypt
-	return out, true, nil
+	return out, nil
 }
 
 // receive does the handshake of an incoming connection, plain or obfuscated.

@@ -45,7 +45,8 @@ func (a *Totals) Add(b Totals) {
 type Peer struct {
 	Addr      string        `json:"addr"`
 	Client    string        `json:"client"`
-	Source    string        `json:"source"` // given, magnet, tracker, dht, lsd, pex, web, incoming
+	Transport string        `json:"transport"` // tcp, utp or web
+	Source    string        `json:"source"`    // given, magnet, tracker, dht, lsd, pex, web, incoming
 	Connected bool          `json:"connected"`
 	Encrypted bool          `json:"encrypted"`
 	Choked    bool          `json:"choked"` // it does not serve us
@@ -160,7 +161,7 @@ func (t *Torrent) status() Status {
 
 func (t *Torrent) peerStatus(c *conn) Peer {
 	p := Peer{
-		Addr: c.name(), Client: c.version, Source: c.source, Connected: true, Encrypted: c.crypt,
+		Addr: c.name(), Client: c.version, Transport: c.transport(), Source: c.source, Connected: true, Encrypted: c.crypt,
 		Choked: c.view.Choked, Silent: c.view.Mute, Served: c.serve.Unchoked, Pieces: c.haveCount,
 		Down: c.down.Load(), Up: c.up.Load(), DownRate: c.given, UpRate: c.taken,
 		RTT: c.view.Pipe.RTT, OnTheWay: c.view.Pipe.Outstanding(),
