@@ -1,16 +1,22 @@
 // Command bench compares btmount with other clients on this machine, in the same
-// run: libtorrent and aria2, from Debian.
+// run: libtorrent, from Debian.
 //
-//	go run ./bench [-reps 3] [-only far,v2,mix,silent,loop,tree]
+//	go run ./bench [-reps 3] [-only far,v2,…] [-docs docs]
 //
-// far: four seeders behind links of 2 MB/s and 50 ms round trip; v2: seeks there in a
-// torrent of BitTorrent v2; mix: seeks between reads in order on the same links;
-// silent: one of the four seeders falls silent, and a fifth comes; loop: one seeder
-// without a limit; tree: a torrent of 20,000 files. Seeders are libtorrent. A link is
-// a proxy in this process (link.go): rate, delay and a short queue, over loopback TCP,
-// so it has no packet loss and no slow start of its own; figures are for comparing
-// systems in one run, not for telling what the Internet will do.
+// far: four seeders behind links of 2 MB/s and 50 ms round trip; long: of 200 ms;
+// uneven: of 5, 2, 0.9 and 0.1 MB/s; v2: seeks in a torrent of BitTorrent v2; mix: seeks
+// between reads in order; silent: one of four seeders falls silent, and a fifth comes;
+// churn: seeders leave and come back; stalls: links pause, as when packets are lost;
+// choke: seeders that serve two rounds of five; small: 2,000 small files; share: a film
+// beside a copy of another torrent on one line; loop: one seeder without a limit; tree:
+// ls of 20,000 files. Seeders are libtorrent. With -docs the results go to
+// benchmarks.json and benchmarks.md of that folder.
 //
-// It needs root, /dev/fuse, python3-libtorrent and aria2. The binary is bin/btmount
+// A link is a proxy in this process (link.go): rate, delay and a short queue, over
+// loopback TCP, so it has no packet loss and no slow start of its own; figures are for
+// comparing systems in one run, not for telling what the Internet will do. uTP is not
+// measured: the links carry TCP only.
+//
+// It needs root, /dev/fuse, python3-libtorrent. The binary is bin/btmount
 // (make build).
 package main

@@ -19,8 +19,32 @@ type link struct {
 
 	silent atomic.Bool // nothing passes any more
 
-	mu sync.Mutex
-	l  net.Listener
+	mu    sync.Mutex
+	l     net.Listener
+	open  map[net.Conn]struct{}
+	until time.Time // nothing passes before: lost packets are being sent again
+}
+
+// cut ends the connections that pass.
+func (k *link) cut() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for c := range k.open {
+		c.Close()
+	}
+}
+
+// stall lets nothing pass for a time, as lost packets do.
+func (k *link) stall(d time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.until = time.Now().Add(d)
+}
+
+func (k *link) stalled() time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return time.Until(k.until)
 }
 
 // line carries bytes at a rate; several links can share one.
@@ -44,7 +68,7 @@ func newLinkOn(line *line, to string, delay time.Duration) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &link{at: l.Addr().String(), l: l, to: to, delay: delay, line: line}
+	k := &link{at: l.Addr().String(), l: l, to: to, delay: delay, line: line, open: map[net.Conn]struct{}{}}
 	go k.serve(l) // ends with close
 	return k, nil
 }
@@ -86,6 +110,14 @@ func (k *link) serve(l net.Listener) {
 
 func (k *link) forward(client net.Conn) {
 	defer client.Close()
+	k.mu.Lock()
+	k.open[client] = struct{}{}
+	k.mu.Unlock()
+	defer func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		delete(k.open, client)
+	}()
 	d := net.Dialer{Timeout: 5 * time.Second}
 	time.Sleep(2 * k.delay) // the handshake's round trip
 	seeder, err := d.Dial("tcp", k.to)
@@ -115,6 +147,7 @@ func (k *link) pipe(dst, src net.Conn, on *line) {
 	wg.Go(func() {
 		for c := range line {
 			time.Sleep(time.Until(c.at))
+			time.Sleep(k.stalled())
 			if k.silent.Load() {
 				continue
 			}

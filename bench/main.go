@@ -27,7 +27,8 @@ import (
 
 var (
 	reps = flag.Int("reps", 3, "repetitions; the table shows median [min..max]")
-	only = flag.String("only", "far,v2,mix,silent,share,loop,tree", "scenarios")
+	only = flag.String("only", "far,long,uneven,v2,mix,silent,churn,stalls,choke,small,share,loop,tree", "scenarios")
+	docs = flag.String("docs", "", "folder of benchmarks.json, which is brought up to date, and benchmarks.md, which is made of it")
 	bin  = flag.String("bin", "bin/btmount", "the binary to measure")
 )
 
@@ -68,7 +69,10 @@ func run(ctx context.Context) error {
 	load, _ := os.ReadFile("/proc/loadavg")
 	fmt.Printf("%s, %d cores, load %s", runtime.Version(), runtime.NumCPU(), load)
 	for _, s := range strings.Split(*only, ",") {
-		do := map[string]func() error{"far": b.far, "v2": b.v2, "mix": b.mix, "silent": b.silent, "share": b.share, "loop": b.loop, "tree": b.tree}[s]
+		do := map[string]func() error{
+			"long": b.long, "uneven": b.uneven, "churn": b.churn, "stalls": b.stalls, "choke": b.choke, "small": b.small,
+			"far": b.far, "v2": b.v2, "mix": b.mix, "silent": b.silent, "share": b.share, "loop": b.loop, "tree": b.tree,
+		}[s]
 		if do == nil {
 			return fmt.Errorf("no scenario %q", s)
 		}
@@ -77,7 +81,10 @@ func run(ctx context.Context) error {
 		}
 	}
 	b.table.print(os.Stdout)
-	return ctx.Err()
+	if ctx.Err() != nil || *docs == "" {
+		return ctx.Err()
+	}
+	return b.publish(*docs, strings.TrimSpace(string(load)))
 }
 
 // pattern is what the files consist of: random pages, each with its number in front.
@@ -234,6 +241,22 @@ func (m *mounted) waitPeers(n int) error {
 		}
 	}
 	return fmt.Errorf("fewer than %d peers connected", n)
+}
+
+// wasted returns what came twice or unasked, as a part of all that came.
+func (m *mounted) wasted() (float64, error) {
+	var s struct {
+		Torrents []struct{ Downloaded, Wasted float64 }
+	}
+	text, err := os.ReadFile(m.mnt + "/.btmount/status.json")
+	if err == nil {
+		err = json.Unmarshal(text, &s)
+	}
+	if err != nil {
+		return 0, err
+	}
+	t := s.Torrents[0]
+	return t.Wasted / (t.Wasted + t.Downloaded), nil
 }
 
 // close unmounts and returns the CPU seconds and the largest RSS in MB.

@@ -131,8 +131,8 @@ func readGaps(path string, lasts time.Duration) (n, took, gap float64, err error
 	got, want := make([]byte, 64<<10), make([]byte, 64<<10)
 	start := time.Now()
 	for last := start; last.Sub(start) < lasts; {
-		if _, err := io.ReadFull(f, got); err != nil {
-			return 0, 0, 0, err
+		if k, err := io.ReadFull(f, got); err != nil {
+			return 0, 0, 0, fmt.Errorf("at %.0f, %d bytes: %w", n, k, err)
 		}
 		if fill(want, int64(n)); !bytes.Equal(got, want) {
 			return 0, 0, 0, fmt.Errorf("wrong bytes near %.0f", n)

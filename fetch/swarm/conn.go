@@ -52,6 +52,7 @@ type conn struct {
 	lastUp     int64
 	suspect    bool // took part in a piece that failed
 	retryMute  time.Time
+	quiet      time.Time // since when it was, when it was called silent
 	muteWait   time.Duration
 	nudged     bool                   // asked for more since it paused
 	nudges     int                    // blocks that it was asked for then, forgotten by the second

@@ -82,7 +82,8 @@
 //   - A duplicate block is waste: bounded to 4 % of what came plus 3 MiB for the
 //     beginning, when rates are not known.
 //   - A peer that falls silent costs the time after which it is called so: a round
-//     trip, 0.2 s, three blocks and four times its usual lateness. Its blocks go to
+//     trip, 0.2 s (more, up to 0.7 s, if it has paused before), three blocks and four
+//     times its usual lateness. Its blocks go to
 //     others; it is tried again after 2 s, then twice as long.
 //   - After an idle second a sender's window has shrunk: the first read then pays one
 //     or two round trips more. Keeping connections warm with useless requests was

@@ -186,6 +186,9 @@ func (t *Torrent) arrived(c *conn, batch []arrival) {
 		if known {
 			c.view.Pipe.Arrived(a.at, r.Sent, r.Due, a.size)
 		}
+		if c.view.Mute {
+			c.view.Pipe.Paused(a.at.Sub(c.quiet))
+		}
 		c.view.Mute, c.muteWait, c.nudged = false, 0, false
 		if as := t.flying.find(a.piece); a.what == stored && (as == nil || !as.here(a.block)) {
 			// Taken out again by purge, or with the whole piece, or proven and landed.
@@ -377,6 +380,7 @@ func (t *Torrent) watch() (freed bool) {
 		case !c.view.Pipe.Silent(t.clock):
 		case t.other(c):
 			c.view.Mute = true
+			c.quiet = t.clock.Add(-c.view.Pipe.Quiet(t.clock))
 			c.backOff()
 			t.releaseAll(c)
 			t.replaceOnly(c)

@@ -131,3 +131,54 @@ func TestSilent(t *testing.T) {
 		t.Error("a peer that was asked nothing is silent")
 	}
 }
+
+// TestLossyLine: a peer that keeps stalling for 0.4 s is not called silent for that, and
+// more is asked of it, so that the line is full after a stall; one that never stalled
+// is called silent sooner, and its queue stays short.
+func TestLossyLine(t *testing.T) {
+	for _, stall := range []time.Duration{0, 400 * time.Millisecond} {
+		var p Pipe
+		p.RTT = 50 * time.Millisecond
+		now, sent := time.Unix(1000, 0), time.Unix(999, 0)
+		for i := range 2000 { // 2 MB/s
+			gap := 8 * time.Millisecond
+			if i%200 == 100 {
+				gap += stall
+			}
+			p.Sent(sent, 16<<10)
+			sent = now
+			now = now.Add(gap)
+			p.Arrived(now, sent.Add(-time.Millisecond), now, 16<<10)
+		}
+		p.Sent(now, 16<<10)
+		lossy := stall > 0
+		if got := p.Silent(now.Add(450 * time.Millisecond)); got == lossy {
+			t.Errorf("stalls of %v: silent after 0.45 s: %v", stall, got)
+		}
+		if !p.Silent(now.Add(1100 * time.Millisecond)) {
+			t.Errorf("stalls of %v: not silent after 1.1 s", stall)
+		}
+		if got := p.Limit(0); (got > 40) != lossy {
+			t.Errorf("stalls of %v: %d blocks on the way", stall, got)
+		}
+	}
+}
+
+// TestPauseOfTheGivenUp: a pause for which the peer was given up is remembered.
+func TestPauseOfTheGivenUp(t *testing.T) {
+	var p Pipe
+	now := time.Unix(1000, 0)
+	for range 100 {
+		p.Sent(now.Add(-time.Second), 16<<10)
+		now = now.Add(8 * time.Millisecond)
+		p.Arrived(now, now.Add(-time.Second), now, 16<<10)
+	}
+	p.Sent(now, 16<<10)
+	if !p.Silent(now.Add(400 * time.Millisecond)) {
+		t.Fatal("not silent")
+	}
+	p.Paused(400 * time.Millisecond)
+	if p.Silent(now.Add(400 * time.Millisecond)) {
+		t.Error("the same pause is silence again")
+	}
+}
