@@ -43,7 +43,10 @@ type conn struct {
 	field      []byte // its bitfield, first piece in the highest bit
 	haveAll    bool
 	haveCount  int
-	interested bool // we told it so
+	interested bool      // we told it so
+	uploadOnly bool      // it wants nothing, though it may not have all (BEP 21)
+	toldOnly   bool      // we told it that we want nothing
+	useless    time.Time // since when neither can help the other; zero: one can
 	joined     time.Time
 	serve      choker.Peer // how the choker sees it
 	given      float64     // bytes/s, measured by tick

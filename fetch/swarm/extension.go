@@ -51,7 +51,7 @@ func (t *Torrent) sendExtended(c *conn) {
 	if t.info != nil {
 		h.MetadataSize = int64(len(t.info.Raw))
 		if t.complete() {
-			h.UploadOnly = 1
+			h.UploadOnly, c.toldOnly = 1, true
 		}
 	}
 	if a := c.addr.Addr(); a.IsValid() {
@@ -81,6 +81,9 @@ func (t *Torrent) gotExtended(c *conn, payload []byte) error {
 		c.listen = netip.AddrPortFrom(c.addr.Addr(), uint16(p))
 	}
 	c.metadataSize = number("metadata_size")
+	if _, told := raw["upload_only"]; told {
+		c.uploadOnly = number("upload_only") != 0
+	}
 	m, _ := raw["m"].(map[string]any)
 	for _, e := range t.extensions {
 		id, ok := m[e.name()].(int64)

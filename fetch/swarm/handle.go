@@ -334,6 +334,10 @@ func (t *Torrent) tick() {
 		t.choose()
 	}
 	t.fillAll() // whatever was missed costs a second at most
+	if t.stale() {
+		t.look()
+	}
+	t.uploadTick()
 	t.pool.tick()
 	t.countSources()
 }

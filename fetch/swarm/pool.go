@@ -40,6 +40,7 @@ type candidate struct {
 	next   time.Time // not dialled before
 	tried  time.Time
 	busy   bool // being dialled, or connected
+	seed   bool // it wanted nothing when it left
 }
 
 const (
@@ -204,7 +205,7 @@ func (p *pool) dial() {
 		for _, c := range p.known_ {
 			soon := lost || short && c.fails <= often
 			early := t.clock.Before(c.next) && (!soon || t.clock.Sub(c.tried) < retryGap)
-			if c.busy || early {
+			if c.busy || early || c.seed && t.complete() {
 				continue
 			}
 			if best == nil || c.fails < best.fails {
@@ -303,7 +304,7 @@ func (p *pool) left(c *conn) {
 		k = &candidate{addr: c.listen, source: c.source}
 		p.known_[c.listen] = k
 	}
-	k.busy = false
+	k.busy, k.seed = false, p.t.wantsNothing(c)
 	// A peer that served us is worth coming back to soon.
 	wait := 10 * time.Second
 	if c.down.Load() == 0 && p.t.clock.Sub(c.joined) < time.Minute {

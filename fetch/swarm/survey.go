@@ -6,7 +6,8 @@ import "time"
 // all of it takes milliseconds where there are a million units, and Run has no such time
 // (see the package doc), so a goroutine does it, at most once in a while, and Run keeps
 // what it found up to date with what lands. Peers may be told of pieces that were evicted
-// since: what they ask of those is rejected.
+// since: what they ask of those is rejected, and the next look tells those who understand
+// (extras.go).
 
 // survey is what a store has.
 type survey struct {
@@ -81,6 +82,20 @@ func (v *survey) add(p int) {
 	}
 }
 
+// stale reports whether it is time for a look: somebody is connected who would be told of
+// what is not there any more.
+func (t *Torrent) stale() bool {
+	if t.store == nil || t.clock.Sub(t.looked) < surveyEvery || t.client.cfg.NoUpload {
+		return false
+	}
+	for c := range t.conns {
+		if c.theirs["lt_donthave"] != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // look has the store looked through.
 func (t *Torrent) look() {
 	if t.looking {
@@ -102,8 +117,9 @@ func (t *Torrent) surveyed(v survey) {
 	for _, p := range t.during {
 		v.add(p)
 	}
+	t.tellLost(t.stock.gone(&v))
 	t.stock = v
-	if t.doubt && !t.moved {
+	if (t.doubt || t.complete() && v.left > 0) && !t.moved {
 		t.doubt = false
 		t.left.Store(v.left)
 		for c := range t.conns {

@@ -90,6 +90,7 @@ type Torrent struct {
 	webs       []*web
 	webWanted  time.Time      // when something was wanted last
 	webFrom    network.Origin // of their URLs; tests have typed them
+	idleSeeds  time.Duration  // how long two that want nothing stay connected
 	picks      *picker.Picker
 	wants      map[int][]*want  // by unit
 	pushes     []pushing        // to be done, soonest first
@@ -214,7 +215,8 @@ func newTorrent(c *Client, cfg TorrentConfig) *Torrent {
 	t.pool = newPool(c, t)
 	t.webFrom = network.File
 	t.left.Store(1)
-	t.extensions = []extension{newMetadata(t)}
+	t.extensions = []extension{newMetadata(t), donthave{t}, uploadOnly{t}}
+	t.idleSeeds = time.Minute
 	for _, e := range c.cfg.Extensions {
 		t.extensions = append(t.extensions, newPlugged(t, e(cfg.Hash)))
 	}

@@ -116,6 +116,7 @@ func (c *conn) upload(granted int, buf []byte) ([]byte, error) {
 	clear(buf[head+int(content):])
 	if content > 0 && s.store.ReadPresent(buf[head:head+int(content)], off) != nil {
 		c.reject(k) // evicted since it was announced
+		c.t.post(func() { c.t.evicted(k.piece) })
 		c.refund(k.size)
 		return buf, nil
 	}
