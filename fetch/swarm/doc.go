@@ -41,8 +41,9 @@
 //	webseed     a web server as the other end of a connection; web.go opens those
 //	pool.go     peers known and dialled; connect.go: over TCP, or uTP (and why so);
 //	            conn.go, upload.go: one connection
-//	extension.go, metadata.go, pex.go, extras.go: BEP 10 and what is spoken over it; plugged.go: the
-//	            seam for the extensions of others
+//	extension.go, metadata.go, pex.go, extras.go: BEP 10 and what is spoken over it;
+//	            holepunch.go: peers that meet through a third; plugged.go: the seam for
+//	            the extensions of others
 //	share.go    until when others are served
 //
 // # One block, end to end

@@ -22,7 +22,7 @@ func (t *Torrent) join(c *conn) error {
 	if c.id == t.client.id {
 		return errSelf
 	}
-	if t.byID[c.id] != nil {
+	if old := t.byID[c.id]; old != nil && !t.settleTwice(old, c) {
 		return errTwice
 	}
 	t.counter++

@@ -77,6 +77,18 @@ func (c *Client) dial(ctx context.Context, t *Torrent, addr netip.AddrPort) (*co
 	return out, err
 }
 
+// dialer makes a connection of a torrent to an address.
+type dialer func(context.Context, *Torrent, netip.AddrPort) (*conn, error)
+
+// punched is dial for peers that TCP does not reach (BEP 55).
+func (c *Client) punched(ctx context.Context, t *Torrent, addr netip.AddrPort) (*conn, error) {
+	if c.isBanned(addr) {
+		return nil, errBanned
+	}
+	out, _, err := c.tries(ctx, t, addr, c.cfg.UTP.Dial)
+	return out, err
+}
+
 // connecter connects in some way.
 type connecter func(context.Context, network.Ask) (net.Conn, error)
 

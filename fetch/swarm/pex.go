@@ -22,6 +22,12 @@ const (
 	pexEvery = 60 * time.Second
 	pexMost  = 50  // addresses in one message (BEP 11)
 	pexTake  = 100 // addresses believed from one message
+
+	// The flags of an address that we tell (BEP 11). Those of others are not needed: who
+	// can not be reached is asked for with BEP 55, whatever was said of it.
+	pexUTP       = 0x04
+	pexPunch     = 0x08
+	pexReachable = 0x10
 )
 
 type pexMessage struct {
@@ -67,6 +73,9 @@ func (x *pex) tell(c *conn) bool {
 	n := 0
 	for o := range x.t.conns {
 		a := o.listen
+		if o.incoming && o.theirs[punchName] != 0 {
+			a = o.meet() // its router may have another port for it
+		}
 		if o == c || !a.IsValid() || a.Port() == 0 {
 			continue
 		}
@@ -78,7 +87,13 @@ func (x *pex) tell(c *conn) bool {
 		sent[a] = true
 		flags := byte(0)
 		if !o.incoming {
-			flags |= 0x10 // reachable
+			flags |= pexReachable
+		}
+		if o.transport() == "utp" {
+			flags |= pexUTP
+		}
+		if o.theirs[punchName] != 0 {
+			flags |= pexPunch
 		}
 		if a.Addr().Is4() {
 			msg.Added += compact(a)

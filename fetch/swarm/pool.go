@@ -94,7 +94,10 @@ func (t *Torrent) discover(ctx context.Context, private bool) {
 	if private {
 		return
 	}
-	t.extensions = append(t.extensions, newPex(t))
+	t.extensions = append(t.extensions, newPex(t)) // and what has to do with it after it: see private
+	if t.client.cfg.UTP != nil {
+		t.extensions = append(t.extensions, newPunch(t))
+	}
 	more, cancel := context.WithCancel(ctx)
 	p.stopMore = cancel
 	if l := t.client.cfg.LSD; l != nil {
@@ -132,6 +135,7 @@ func (p *pool) private() {
 	}
 	for c := range p.t.conns {
 		delete(c.theirs, "ut_pex")
+		delete(c.theirs, punchName)
 		if c.source != "tracker" && c.source != "given" && c.source != "incoming" && c.web == "" {
 			c.close(errors.New("torrent is private"))
 		}
@@ -218,7 +222,7 @@ func (p *pool) dial() {
 		best.busy, best.tried = true, t.clock
 		p.dialing++
 		source := best.source
-		p.group.Go(func() { p.connect(best, source) })
+		p.group.Go(func() { p.connect(best, source, p.client.dial) })
 	}
 }
 
@@ -241,11 +245,11 @@ func (p *pool) room(lost bool) bool {
 
 // connect dials a peer and serves the connection until it ends. It runs in a
 // goroutine of its own.
-func (p *pool) connect(c *candidate, source string) {
+func (p *pool) connect(c *candidate, source string, dial dialer) {
 	t := p.t
 	var conn *conn
 	err := fault.Catch(t.log, "the dialling of a peer", func() (err error) {
-		conn, err = p.client.dial(p.ctx, t, c.addr)
+		conn, err = dial(p.ctx, t, c.addr)
 		return err
 	})
 	p.client.halfOpen.Add(-1)
@@ -256,6 +260,9 @@ func (p *pool) connect(c *candidate, source string) {
 		p.dialing--
 		if err != nil {
 			p.failed(c, err)
+			if x := t.punching(); x != nil && c.via.IsValid() {
+				x.ask(c)
+			}
 		}
 		p.dial()
 	})

@@ -38,7 +38,7 @@ type key struct {
 // Socket is all uTP of one UDP port. It is a net.Listener. Run reads; without it nothing
 // arrives.
 type Socket struct {
-	udp     *network.UDP
+	udp     Packets
 	network *network.Network
 	log     *slog.Logger
 	began   time.Time
@@ -56,8 +56,16 @@ type Socket struct {
 	touched []*Conn // by the packets of one read; Run's
 }
 
+// Packets is a UDP socket: a *network.UDP, or one behind a router that tests make.
+type Packets interface {
+	Read(f func(network.Datagram)) error // waits for some, and hands each to f
+	Write(b []byte, to netip.AddrPort) error
+	Addr() netip.AddrPort
+	Close() error
+}
+
 // New makes a Socket of a UDP socket, which is the Socket's from then on.
-func New(u *network.UDP, n *network.Network, log *slog.Logger) *Socket {
+func New(u Packets, n *network.Network, log *slog.Logger) *Socket {
 	s := &Socket{
 		udp: u, network: n, log: log, began: time.Now(), backlog: make(chan *Conn, maxBacklog),
 		gone: make(chan struct{}), resets: rate.NewLimiter(maxResets, maxResets), conns: map[key]*Conn{},
