@@ -183,13 +183,19 @@ func startTransmission(t testing.TB, source, dir string) *transmission {
 // startTransmissionWith tells how it encrypts: 0 if it must, 1 if it may, 2 always.
 func startTransmissionWith(t testing.TB, source, dir string, encryption int) *transmission {
 	t.Helper()
+	return startTransmissionOver(t, source, dir, encryption, false)
+}
+
+// startTransmissionOver tells, too, whether it speaks uTP beside TCP.
+func startTransmissionOver(t testing.TB, source, dir string, encryption int, utp bool) *transmission {
+	t.Helper()
 	need(t, "transmission-daemon")
 	need(t, "transmission-remote")
 	conf, rpc, port := t.TempDir(), freePort(t), freePort(t)
 	settings, err := json.Marshal(map[string]any{
 		"rpc-port": rpc, "rpc-bind-address": "127.0.0.1", "rpc-whitelist-enabled": false, "rpc-authentication-required": false,
 		"peer-port": port, "bind-address-ipv4": "127.0.0.1", "bind-address-ipv6": "::1", "port-forwarding-enabled": false,
-		"dht-enabled": false, "lpd-enabled": false, "utp-enabled": false, "encryption": encryption, "download-dir": dir,
+		"dht-enabled": false, "lpd-enabled": false, "utp-enabled": utp, "encryption": encryption, "download-dir": dir,
 		"ratio-limit-enabled": false, "idle-seeding-limit-enabled": false, "speed-limit-up-enabled": false,
 	})
 	if err == nil {

@@ -2,22 +2,14 @@ package daemon_test
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
+	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 )
-
-// transports are how the peers of a mount that brought something are connected.
-func transports(t *testing.T, m *mounted) (all []string) {
-	t.Helper()
-	for _, p := range m.torrent(t).Swarm {
-		if p.Down+p.Up > 0 {
-			all = append(all, p.Transport)
-		}
-	}
-	return all
-}
 
 // libtorrent, which speaks uTP alone here, is read from and reads from us, encrypted or not.
 func TestUTPWithLibtorrent(t *testing.T) {
@@ -64,12 +56,50 @@ func readsOverUTP(t *testing.T, m *mounted, p *payload, encrypted bool) {
 	}
 }
 
-// The DHT works beside uTP on one port, and uTP without the DHT.
+// Transmission has libutp, the first uTP of all.
+func TestUTPWithTransmission(t *testing.T) {
+	t.Parallel()
+	p := single(t, "film", 2<<20, metainfo.MakeConfig{})
+	tr := startTransmissionOver(t, p.torrent, p.parent(), 1, true)
+	tr.complete()
+	readsOverUTP(t, mount(t, p.torrent, "--no-dht", "--peer", udpOnly(t, tr.addr)), p, false)
+}
+
+// udpOnly is an address at which the UDP of another is reached, by one caller, and no TCP.
+func udpOnly(t *testing.T, addr string) string {
+	t.Helper()
+	to := netip.MustParseAddrPort(addr)
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: freePort(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	t.Cleanup(func() { c.Close(); <-ended })
+	go func() {
+		defer close(ended)
+		var caller netip.AddrPort
+		for b := make([]byte, 4096); ; {
+			n, from, err := c.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			if from == to {
+				_, _ = c.WriteToUDPAddrPort(b[:n], caller)
+				continue
+			}
+			caller = from
+			_, _ = c.WriteToUDPAddrPort(b[:n], to)
+		}
+	}()
+	return c.LocalAddr().String()
+}
+
+// Who is told to speak no uTP does not reach somebody who speaks nothing else.
 func TestNoUTP(t *testing.T) {
 	p := single(t, "film", 1<<20, metainfo.MakeConfig{})
 	l := startLibtorrent(t, "--torrent", p.torrent, "--save", p.parent(), "--seed", "--utp")
-	m := mount(t, p.torrent, "--no-dht", "--no-utp", "--peer", l.addr(), "--read-timeout", "4s")
-	if got := transports(t, m); len(got) != 0 || m.torrent(t).Peers != 0 {
-		t.Errorf("%v", got)
+	m := mount(t, p.torrent, "--no-dht", "--no-utp", "--peer", l.addr(), "--read-timeout", "2s")
+	if b, err := os.ReadFile(m.path("film")); err == nil {
+		t.Errorf("%d bytes were read; %+v", len(b), m.torrent(t).Swarm)
 	}
 }

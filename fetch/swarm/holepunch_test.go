@@ -203,6 +203,44 @@ func TestPunchAsksThePolicy(t *testing.T) {
 	}
 }
 
+// Both sides of two calls at once keep the same one, whichever each knew first.
+func TestSettleTwice(t *testing.T) {
+	small, large := [20]byte{1}, [20]byte{2}
+	kept := func(us, them [20]byte, weMadeFirst bool) (ours bool) {
+		c, err := NewClient(Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		tr, err := c.Add(TorrentConfig{Hash: metainfo.InfoHash{1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr.pool.start(t.Context(), nil, nil)
+		c.id = us
+		make := func(incoming bool) *conn {
+			return &conn{
+				t: tr, id: them, incoming: incoming, closed: true, net: &utp.Conn{}, // closed: there is nothing to take leave of
+				kick: make(chan struct{}, 1), gone: make(chan struct{}), joined: tr.clock,
+			}
+		}
+		old, c2 := make(!weMadeFirst), make(weMadeFirst)
+		close(old.gone)
+		old.goneOnce.Do(func() {})
+		if tr.settleTwice(old, c2) {
+			return !c2.incoming
+		}
+		return !old.incoming
+	}
+	for _, first := range []bool{true, false} {
+		for _, second := range []bool{true, false} {
+			if a, b := kept(small, large, first), kept(large, small, second); a || !b {
+				t.Errorf("the smaller keeps its own: %v, the larger: %v", a, b)
+			}
+		}
+	}
+}
+
 func FuzzPunch(f *testing.F) {
 	for _, a := range []string{"203.0.113.1:1", "[2001:db8::1]:5"} {
 		f.Add(punchMessage{punchError, netip.MustParseAddrPort(a), punchNoSelf}.append(nil))
