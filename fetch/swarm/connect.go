@@ -35,8 +35,7 @@ type dialed struct {
 //
 // Rejected: one after the other (a firewall that swallows TCP costs eight seconds), and
 // both at once (twice the packets to everybody, and the slower transport wins half of
-// the time). That the handshake of BitTorrent fails over TCP is no reason to try uTP: it
-// mostly means that the peer has enough of us.
+// the time). Who takes the call over TCP and hangs up is called over uTP by dial.
 func (c *Client) connect(ctx context.Context, a network.Ask) (net.Conn, error) {
 	u := c.cfg.UTP
 	if u == nil {
