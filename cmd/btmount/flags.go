@@ -87,6 +87,7 @@ func swarmFlags() []cli.Flag {
 		listFlag("tracker", "`URL` of a tracker to ask, for every torrent"),
 		boolFlag("no-dht", "do not use the DHT"),
 		boolFlag("no-lsd", "do not look for peers in the local network (LSD); it is off too with a proxy, or if only this machine can call"),
+		boolFlag("no-port-mapping", "do not ask the router to let peers call (NAT-PMP, UPnP); it is off too with a proxy, or if only this machine can call"),
 		boolFlag("no-utp", "no peers over UDP (uTP), TCP only; it is off too with a proxy"),
 		listFlag("dht-bootstrap", "`HOST:PORT` of a DHT node to start from instead of the well-known ones"),
 		stringFlag("bind", "", "`ADDRESS` or name of an interface that everything goes through, or nothing is sent: peers, trackers, DHT, downloads, names; for a VPN give the interface"),
@@ -307,7 +308,7 @@ func (r *reader) trackers() []string {
 func (r *reader) swarmConfig() daemon.Config {
 	cfg := daemon.Config{
 		Version: version, Bind: r.c.String("bind"), Proxy: r.c.String("proxy"), ProxyPassword: r.password("proxy-password-file"), Listen: r.c.String("listen"), Trackers: r.trackers(),
-		Blocklists: r.files("blocklist"), NoDHT: r.c.Bool("no-dht"), NoLSD: r.c.Bool("no-lsd"), NoUTP: r.c.Bool("no-utp"), DHTBootstrap: r.hostPorts("dht-bootstrap"), MaxPeers: r.number("max-peers", 10000),
+		Blocklists: r.files("blocklist"), NoDHT: r.c.Bool("no-dht"), NoLSD: r.c.Bool("no-lsd"), NoUTP: r.c.Bool("no-utp"), NoPortMapping: r.c.Bool("no-port-mapping"), DHTBootstrap: r.hostPorts("dht-bootstrap"), MaxPeers: r.number("max-peers", 10000),
 		MaxConnections: r.number("max-connections", 100000), MaxHalfOpen: r.number("max-half-open", 10000),
 		UpLimit: r.size("up-limit"), DownLimit: r.size("down-limit"), StateDir: r.folder("state-dir"),
 		EachUp: r.size("torrent-up-limit"), EachDown: r.size("torrent-down-limit"),

@@ -19,6 +19,7 @@ import (
 	"github.com/btmount/btmount/fetch/swarm/discovery"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 	"github.com/btmount/btmount/fetch/swarm/network"
+	"github.com/btmount/btmount/fetch/swarm/portmap"
 	"github.com/btmount/btmount/fs"
 	"github.com/btmount/btmount/fs/catalog"
 )
@@ -44,6 +45,7 @@ type Config struct {
 	NoDHT          bool
 	NoLSD          bool
 	NoUTP          bool
+	NoPortMapping  bool
 	DHTBootstrap   []string // empty: the well-known routers
 	NoUpload       bool
 	UpLimit        int64 // bytes/s, 0 = none
@@ -72,6 +74,7 @@ type Daemon struct {
 	client    *swarm.Client
 	dht       *discovery.DHT
 	lsd       *discovery.LSD
+	mapper    *portmap.Mapper // nil: no port is mapped
 	catalog   *catalog.Catalog
 	server    *fs.Server
 	started   time.Time
@@ -135,11 +138,12 @@ func New(cfg Config) (_ *Daemon, err error) {
 	if !cfg.NoLSD {
 		d.lsd = discovery.NewLSD(d.network, cfg.Logger)
 	}
+	d.mapper = p.mapper(cfg, d.network)
 	d.client, err = swarm.NewClient(swarm.Config{
 		Listener: p.tcp, UTP: p.utp, Version: "btmount " + cfg.Version, PeerPrefix: "-BM0010-", MaxPeers: cfg.MaxPeers,
 		MaxConns: cfg.MaxConnections, MaxHalfOpen: cfg.MaxHalfOpen,
 		NoUpload: cfg.NoUpload, UpLimit: cfg.UpLimit, DownLimit: cfg.DownLimit, EachUp: cfg.EachUp, EachDown: cfg.EachDown, Share: swarm.Share{Ratio: cfg.SeedRatio, Time: cfg.SeedTime},
-		Encryption: encryption, DHT: d.dht, LSD: d.lsd, Network: d.network, Dormant: d, Logger: cfg.Logger,
+		Encryption: encryption, DHT: d.dht, LSD: d.lsd, Network: d.network, External: external(d.mapper), Dormant: d, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err
@@ -159,7 +163,7 @@ func (c Config) reachable(n *network.Network) Config {
 	// Who listens on loopback, or not at all, cannot be called from the LAN.
 	host, _, err := net.SplitHostPort(c.Listen)
 	if a, aerr := netip.ParseAddr(host); err != nil || host == "localhost" || aerr == nil && a.IsLoopback() {
-		c.NoLSD = true
+		c.NoLSD, c.NoPortMapping = true, true
 	}
 	return c
 }
@@ -264,6 +268,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	if d.lsd != nil {
 		d.swarm.Go(func() { _ = d.lsd.Run(swarmCtx) })
+	}
+	if d.mapper != nil {
+		d.swarm.Go(func() { _ = d.mapper.Run(swarmCtx) })
 	}
 	d.swarm.Go(func() { d.warm(); d.lull(swarmCtx) })
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/btmount/btmount/fetch/swarm/discovery"
 	"github.com/btmount/btmount/fetch/swarm/network"
+	"github.com/btmount/btmount/fetch/swarm/portmap"
 	"github.com/btmount/btmount/fetch/swarm/utp"
 )
 
@@ -42,6 +43,34 @@ func openPorts(cfg Config, n *network.Network) (p ports, err error) {
 		return p, err
 	}
 	return ports{tcp, utp.New(udp, n, cfg.Logger)}, nil
+}
+
+// mapper asks the router to let peers call; nil if cfg does not want that, or nobody
+// listens.
+func (p ports) mapper(cfg Config, n *network.Network) *portmap.Mapper {
+	if cfg.NoPortMapping || p.tcp == nil {
+		return nil
+	}
+	c := portmap.Config{Network: n, TCP: portOf(p.tcp.Addr()), Logger: cfg.Logger}
+	if p.utp != nil {
+		c.UDP = c.TCP // they listen at one port
+	}
+	return portmap.New(c)
+}
+
+// external is the port that a mapper tells of, if there is one.
+func external(m *portmap.Mapper) func() uint16 {
+	if m == nil {
+		return nil
+	}
+	return m.External
+}
+
+func portOf(a net.Addr) uint16 {
+	if t, ok := a.(*net.TCPAddr); ok {
+		return uint16(t.Port)
+	}
+	return 0
 }
 
 // close frees what nobody has taken yet.

@@ -13,6 +13,7 @@ import (
 	"github.com/btmount/btmount/fetch/swarm"
 	"github.com/btmount/btmount/fetch/swarm/discovery"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
+	"github.com/btmount/btmount/fetch/swarm/portmap"
 )
 
 // Seed serves files from where they lie.
@@ -24,6 +25,7 @@ type Seed struct {
 	torrent *swarm.Torrent
 	dht     *discovery.DHT
 	lsd     *discovery.LSD
+	mapper  *portmap.Mapper // nil: no port is mapped
 	files   *swarm.Files
 }
 
@@ -68,11 +70,12 @@ func NewSeed(cfg Config, meta *metainfo.Meta, path string) (_ *Seed, err error) 
 	if !cfg.NoLSD && !meta.Info.Private {
 		s.lsd = discovery.NewLSD(n, cfg.Logger)
 	}
+	s.mapper = p.mapper(cfg, n)
 	s.client, err = swarm.NewClient(swarm.Config{
 		Listener: p.tcp, UTP: p.utp, Version: "btmount " + cfg.Version, PeerPrefix: "-BM0010-", MaxPeers: cfg.MaxPeers,
 		MaxConns: cfg.MaxConnections, MaxHalfOpen: cfg.MaxHalfOpen,
 		UpLimit: cfg.UpLimit, DownLimit: cfg.DownLimit, EachUp: cfg.EachUp, EachDown: cfg.EachDown, Share: swarm.Share{Ratio: cfg.SeedRatio, Time: cfg.SeedTime},
-		Encryption: encryption, DHT: s.dht, LSD: s.lsd, Network: n, Logger: cfg.Logger,
+		Encryption: encryption, DHT: s.dht, LSD: s.lsd, Network: n, External: external(s.mapper), Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err
@@ -125,6 +128,9 @@ func (s *Seed) run(ctx context.Context, sated func()) error {
 	group.Go(func() { s.share(ctx, sated) })
 	if s.dht != nil {
 		group.Go(func() { _ = s.dht.Run(ctx) })
+	}
+	if s.mapper != nil {
+		group.Go(func() { _ = s.mapper.Run(ctx) })
 	}
 	if s.lsd != nil {
 		group.Go(func() { _ = s.lsd.Run(ctx) })

@@ -7,18 +7,20 @@ import (
 	"time"
 
 	"github.com/btmount/btmount/fetch/swarm"
+	"github.com/btmount/btmount/fetch/swarm/portmap"
 )
 
 // Status is the content of .btmount/status.json. Sizes are in bytes, rates in bytes/s.
 type Status struct {
-	Version    string          `json:"version"`
-	Pid        int             `json:"pid"`
-	Mountpoint string          `json:"mountpoint"`
-	Started    time.Time       `json:"started"`
-	Listen     string          `json:"listen"` // "" if nobody can call
-	DHTNodes   int             `json:"dht_nodes"`
-	Cache      CacheStatus     `json:"cache"`
-	Torrents   []TorrentStatus `json:"torrents"`
+	Version     string          `json:"version"`
+	Pid         int             `json:"pid"`
+	Mountpoint  string          `json:"mountpoint"`
+	Started     time.Time       `json:"started"`
+	Listen      string          `json:"listen"` // "" if nobody can call
+	DHTNodes    int             `json:"dht_nodes"`
+	PortMapping *portmap.Status `json:"port_mapping"` // null: none is asked for
+	Cache       CacheStatus     `json:"cache"`
+	Torrents    []TorrentStatus `json:"torrents"`
 }
 
 // CacheStatus tells how full the cache is.
@@ -54,6 +56,10 @@ func (d *Daemon) Status() Status {
 	}
 	if a := d.client.Addr(); a.IsValid() {
 		s.Listen = a.String()
+	}
+	if d.mapper != nil {
+		m := d.mapper.Status()
+		s.PortMapping = &m
 	}
 	if d.dht != nil {
 		s.DHTNodes, _ = d.dht.Status()

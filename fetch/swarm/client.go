@@ -46,6 +46,7 @@ type Config struct {
 	DHT         *discovery.DHT
 	LSD         *discovery.LSD
 	Network     *network.Network // opens the sockets; nil: as the system does
+	External    func() uint16    // the port that a router maps to ours, 0: none; may be nil
 	Dormant     Dormant          // knows torrents that are not added now; may be nil
 	Logger      *slog.Logger
 }
@@ -153,6 +154,16 @@ func (c *Client) Port() uint16 {
 		return 0
 	}
 	return addrPort(c.listener.Addr()).Port()
+}
+
+// public is the port at which others reach us: ours, or the one that a router maps to it.
+func (c *Client) public() uint16 {
+	if c.cfg.External != nil && c.listener != nil {
+		if p := c.cfg.External(); p != 0 {
+			return p
+		}
+	}
+	return c.Port()
 }
 
 // Addr returns the listening address.

@@ -44,7 +44,7 @@ const reqq = 512
 
 // sendExtended tells a peer which extensions we speak and under which ids.
 func (t *Torrent) sendExtended(c *conn) {
-	h := extendedHandshake{M: map[string]int{}, V: t.client.cfg.Version, Reqq: reqq, Port: int(t.client.Port())}
+	h := extendedHandshake{M: map[string]int{}, V: t.client.cfg.Version, Reqq: reqq, Port: int(t.client.public())}
 	for i, e := range t.extensions {
 		h.M[e.name()] = i + 1
 	}

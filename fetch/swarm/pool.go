@@ -111,7 +111,7 @@ func (t *Torrent) discover(ctx context.Context, private bool) {
 		p.dht = true
 		for _, h := range t.names() {
 			p.background(&p.farewell, "the DHT search", func() error {
-				return d.Announce(more, h, t.client.Port, func(ps []discovery.Peer) { t.postFound(ps) })
+				return d.Announce(more, h, t.client.public, func(ps []discovery.Peer) { t.postFound(ps) })
 			})
 		}
 	}
@@ -143,7 +143,7 @@ func (p *pool) private() {
 }
 
 func (t *Torrent) stats() discovery.Stats {
-	return discovery.Stats{Uploaded: t.uploaded.Load(), Downloaded: t.fetched.Load(), Left: t.left.Load(), Port: t.client.Port()}
+	return discovery.Stats{Uploaded: t.uploaded.Load(), Downloaded: t.fetched.Load(), Left: t.left.Load(), Port: t.client.public()}
 }
 
 func (t *Torrent) postFound(ps []discovery.Peer) {

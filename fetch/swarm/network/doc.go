@@ -55,11 +55,8 @@
 // [UDP] reads many packets with one call, as one call for each costs more than the
 // packet, and tells when the kernel got each: uTP measures delays with that.
 //
-// # Not here
+// # Known gaps
 //
-// Port mapping (UPnP, NAT-PMP). anacrolix/upnp opens sockets of its own, past the bound
-// interface and the proxy, and asks whatever address a gateway's reply names.
-//
-// Known gaps: behind a forwarder in user space (an ssh tunnel, some containers) every
+// Behind a forwarder in user space (an ssh tunnel, some containers) every
 // caller seems to come from near, and its peer exchange is believed accordingly.
 package network
