@@ -11,6 +11,10 @@ s = lt.session({"listen_interfaces": "127.0.0.1:" + port, "enable_dht": False, "
                 "enable_outgoing_tcp": False,  # past the link
                 "unchoke_slots_limit": 8 if "choke" in sys.argv else -1,
                 "allow_multiple_connections_per_ip": True, "close_redundant_connections": False, "alert_mask": 0})
+if "choke" in sys.argv:  # it serves whoever is near whatever the slots say
+    near = s.get_peer_class(lt.session.local_peer_class_id)
+    near["ignore_unchoke_slots"] = False
+    s.set_peer_class(lt.session.local_peer_class_id, near)
 p = lt.add_torrent_params()
 p.ti = lt.torrent_info(torrent, {"max_decode_tokens": 10_000_000, "max_buffer_size": 100 << 20})
 p.save_path = where
