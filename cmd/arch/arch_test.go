@@ -29,7 +29,7 @@ var rooms = []struct {
 	{"cmd/btmount", 4, []string{"cmd/daemon", "fetch/swarm/metainfo", "fs"}},
 	{"cmd/daemon", 3, []string{"fs/...", "fetch/...", "cache/..."}},
 	{"cmd/arch", 3, nil},
-	{"bench", 4, nil},
+	{"bench", 4, []string{"fetch/swarm/metainfo"}},                  // the info-hash, for peers that it plays itself
 	{"bench/scale", 4, []string{"fetch/swarm/...", "cache/extent"}}, // the engine alone
 
 	{"fs/catalog", 2, []string{"fs", "fs/tree"}},
