@@ -79,6 +79,7 @@ type Client struct {
 
 	mu       sync.Mutex
 	torrents map[metainfo.InfoHash]*Torrent
+	outer    outer
 	banned   map[netip.AddrPort]bool
 	bannedID map[[20]byte]bool
 }

@@ -44,6 +44,7 @@ type conn struct {
 	haveAll    bool
 	haveCount  int
 	interested bool      // we told it so
+	voted      bool      // it told our address
 	uploadOnly bool      // it wants nothing, though it may not have all (BEP 21)
 	toldOnly   bool      // we told it that we want nothing
 	useless    time.Time // since when neither can help the other; zero: one can

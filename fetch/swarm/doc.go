@@ -39,7 +39,7 @@
 //	survey.go   what the store has, looked through beside it
 //	fill.go     asking; handle.go: messages; judge.go: who lied
 //	webseed     a web server as the other end of a connection; web.go opens those
-//	pool.go     peers known and dialled; connect.go: over TCP, or uTP (and why so);
+//	pool.go     peers known and dialled (priority.go: in which order); connect.go: over TCP, or uTP (and why so);
 //	            conn.go, upload.go: one connection
 //	extension.go, metadata.go, pex.go, extras.go: BEP 10 and what is spoken over it;
 //	            holepunch.go: peers that meet through a third; plugged.go: the seam for

@@ -80,6 +80,10 @@ func (t *Torrent) gotExtended(c *conn, payload []byte) error {
 	if p := number("p"); p > 0 && p < 1<<16 && c.incoming {
 		c.listen = netip.AddrPortFrom(c.addr.Addr(), uint16(p))
 	}
+	if ip, ok := raw["yourip"].(string); ok && !c.voted {
+		c.voted = true
+		t.client.outer.vote(ip)
+	}
 	c.metadataSize = number("metadata_size")
 	if _, told := raw["upload_only"]; told {
 		c.uploadOnly = number("upload_only") != 0

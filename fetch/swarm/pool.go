@@ -41,6 +41,9 @@ type candidate struct {
 	tried  time.Time
 	busy   bool // being dialled, or connected
 	seed   bool // it wanted nothing when it left
+
+	ranked  uint32 // BEP 40's priority
+	rankFor netip.AddrPort
 }
 
 const (
@@ -204,6 +207,13 @@ func (p *pool) dial() {
 	t := p.t
 	lost := len(t.conns) == 0 && (t.info == nil || t.picks.Len() > 0)
 	short := lost || t.picks.Len() > 0 && t.useful() < enough
+	port, four, six := t.client.public(), t.client.outer.like(netip.IPv4Unspecified()), t.client.outer.like(netip.IPv6Unspecified())
+	rank := func(c *candidate) uint32 {
+		if c.addr.Addr().Is4() {
+			return c.rank(netip.AddrPortFrom(four, port))
+		}
+		return c.rank(netip.AddrPortFrom(six, port))
+	}
 	for len(t.conns)+p.dialing < t.client.cfg.MaxPeers && p.dialing < maxDialing {
 		var best *candidate
 		for _, c := range p.known_ {
@@ -212,7 +222,7 @@ func (p *pool) dial() {
 			if c.busy || early || c.seed && t.complete() {
 				continue
 			}
-			if best == nil || c.fails < best.fails {
+			if best == nil || c.fails < best.fails || c.fails == best.fails && rank(c) > rank(best) {
 				best = c
 			}
 		}
