@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"runtime"
 	"time"
 
 	"github.com/btmount/btmount/cache"
@@ -13,6 +14,10 @@ func (d *Daemon) Sleep() {
 	all := append([]*torrent(nil), d.torrents...)
 	d.mu.Unlock()
 	for _, t := range all {
+		// A reader has its bytes a moment before the call that brought them returns.
+		for end := time.Now().Add(2 * time.Second); t.fetches.Load() > 0 && time.Now().Before(end); {
+			runtime.Gosched()
+		}
 		t.sleep()
 		t.unload()
 	}
