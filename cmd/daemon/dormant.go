@@ -157,10 +157,13 @@ func (t *torrent) wake() (*swarm.Torrent, error) {
 		}
 	}
 	t.settleLocked()
+	t.mu.Lock()
+	sent := t.totals.Uploaded
+	t.mu.Unlock()
 	cfg := swarm.TorrentConfig{
 		Hash: t.hash, HashV2: t.hashV2, Trackers: t.trackers, Typed: t.daemon.cfg.Trackers,
 		Peers: t.daemon.cfg.Peers, Hints: t.hints, Known: t.known, OnInfo: t.gotInfo, WebSeeds: t.webSeeds, WebPieces: t.webPieces,
-		Sent: t.totals.Uploaded,
+		Sent: sent,
 	}
 	if p != nil {
 		cfg.Info = p.meta.Info
