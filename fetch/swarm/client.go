@@ -154,7 +154,7 @@ func (c *Client) Port() uint16 {
 	if c.listener == nil {
 		return 0
 	}
-	return addrPort(c.listener.Addr()).Port()
+	return network.AddrPort(c.listener.Addr()).Port()
 }
 
 // public is the port at which others reach us: ours, or the one that a router maps to it.
@@ -172,7 +172,7 @@ func (c *Client) Addr() netip.AddrPort {
 	if c.listener == nil {
 		return netip.AddrPort{}
 	}
-	return addrPort(c.listener.Addr())
+	return network.AddrPort(c.listener.Addr())
 }
 
 // Add returns a torrent for cfg; its Run joins the swarm. A second Add of the same

@@ -35,7 +35,7 @@
 //	assembly.go one piece on its way: stored and hashed as blocks come; unit.go: one
 //	            unit of a v2 torrent
 //	hashes.go   asking for the hashes of units; hashserver.go: answering others
-//	torrent.go  one swarm: wants, and the goroutine that owns them
+//	torrent.go  one swarm, and the goroutine that owns it; wants.go: what is wanted of it
 //	survey.go   what the store has, looked through beside it
 //	fill.go     asking; handle.go: messages; judge.go: who lied
 //	webseed     a web server as the other end of a connection; web.go opens those

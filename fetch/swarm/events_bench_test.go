@@ -19,6 +19,7 @@ import (
 	"github.com/btmount/btmount/cache/extent"
 	"github.com/btmount/btmount/fetch/swarm/merkle"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
+	"github.com/btmount/btmount/fetch/swarm/network"
 	"github.com/btmount/btmount/fetch/swarm/wire"
 )
 
@@ -127,7 +128,7 @@ func crowd(b *testing.B, meta *metainfo.Meta) (port uint16) {
 			})
 		}
 	})
-	return addrPort(l.Addr()).Port()
+	return network.AddrPort(l.Addr()).Port()
 }
 
 func flood(c net.Conn, meta *metainfo.Meta) error {

@@ -1,7 +1,6 @@
 package swarm
 
 import (
-	"net"
 	"net/netip"
 
 	"github.com/anacrolix/torrent/bencode"
@@ -122,18 +121,4 @@ func printable(s string, n int) string {
 		}
 	}
 	return string(b)
-}
-
-// addrPort returns the address of the other end of a connection.
-func addrPort(a net.Addr) netip.AddrPort {
-	var ap netip.AddrPort
-	switch a := a.(type) {
-	case *net.TCPAddr:
-		ap = a.AddrPort()
-	case *net.UDPAddr:
-		ap = a.AddrPort()
-	default:
-		ap, _ = netip.ParseAddrPort(a.String())
-	}
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }

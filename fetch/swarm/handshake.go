@@ -202,7 +202,7 @@ func (c *Client) newConn(t *Torrent, n net.Conn, rw io.ReadWriter, h handshake) 
 	if h.id == c.id {
 		return nil, errSelf
 	}
-	addr := addrPort(n.RemoteAddr())
+	addr := network.AddrPort(n.RemoteAddr())
 	if c.isBannedID(h.id) || c.isBanned(addr) {
 		return nil, errBanned
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/btmount/btmount/cache/extent"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
+	"github.com/btmount/btmount/fetch/swarm/network"
 )
 
 // Which peers are believed depends on who names them: nobody may name what is nearer
@@ -78,7 +79,7 @@ func TestLimitsOfAllTorrents(t *testing.T) {
 	var group sync.WaitGroup
 	var peers []netip.AddrPort
 	for i := range 10 {
-		peers = append(peers, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, byte(i + 1)}), addrPort(l.Addr()).Port()))
+		peers = append(peers, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, byte(i + 1)}), network.AddrPort(l.Addr()).Port()))
 	}
 	next := byte(0)
 	dialling := func(waits bool) int {

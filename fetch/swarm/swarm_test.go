@@ -22,6 +22,7 @@ import (
 	"github.com/btmount/btmount/cache/extent"
 	"github.com/btmount/btmount/fetch/fetchtest"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
+	"github.com/btmount/btmount/fetch/swarm/network"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -410,7 +411,7 @@ func TestEncryptedOnlyPeer(t *testing.T) {
 	wg.Go(func() { refusePlain(front, addr(s.client).String(), &wg) })
 	t.Cleanup(func() { front.Close(); wg.Wait() })
 	o := object(t, meta)
-	l := start(t, Config{}, meta, TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info, Peers: []netip.AddrPort{addrPort(front.Addr())}}, func(*Torrent) Store { return o })
+	l := start(t, Config{}, meta, TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info, Peers: []netip.AddrPort{network.AddrPort(front.Addr())}}, func(*Torrent) Store { return o })
 	if err := l.torrent.Fetch(within(t, 20*time.Second), extent.Extent{Len: meta.Info.Length}, time.Now()); err != nil {
 		t.Fatal(err)
 	}

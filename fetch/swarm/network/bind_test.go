@@ -36,7 +36,7 @@ func TestBindRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(at, err)
 		}
-		if ip := addrPort(l.Addr()).Addr(); ip.String() != "127.0.0.7" {
+		if ip := AddrPort(l.Addr()).Addr(); ip.String() != "127.0.0.7" {
 			t.Errorf("%s listens on %v", at, ip)
 		}
 		l.Close()

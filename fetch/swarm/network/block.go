@@ -131,7 +131,7 @@ type listener struct {
 func (l listener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
-		if err != nil || !l.n.Blocked(addrPort(c.RemoteAddr()).Addr()) {
+		if err != nil || !l.n.Blocked(AddrPort(c.RemoteAddr()).Addr()) {
 			return c, err
 		}
 		c.Close()

@@ -119,7 +119,7 @@ func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 	var answered netip.Addr // written by this goroutine, while RoundTrip runs
 	ctx := context.WithValue(req.Context(), hopKey{}, j.ask)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(g httptrace.GotConnInfo) {
-		answered = addrPort(g.Conn.RemoteAddr()).Addr()
+		answered = AddrPort(g.Conn.RemoteAddr()).Addr()
 	}})
 	resp, err := c.pool(&j.ask).RoundTrip(req.WithContext(ctx))
 	j.last = answered

@@ -113,7 +113,7 @@ func (g *Group) ReadFrom(b []byte) (int, netip.AddrPort, error) {
 	if err != nil {
 		return 0, netip.AddrPort{}, err
 	}
-	return n, addrPort(from), nil
+	return n, AddrPort(from), nil
 }
 
 // Close ends ReadFrom.

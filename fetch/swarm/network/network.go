@@ -206,8 +206,8 @@ func bare(err error) error {
 	return err
 }
 
-// addrPort reads an address of package net.
-func addrPort(a net.Addr) netip.AddrPort {
+// AddrPort reads an address of package net.
+func AddrPort(a net.Addr) netip.AddrPort {
 	var ap netip.AddrPort
 	switch a := a.(type) {
 	case *net.TCPAddr:

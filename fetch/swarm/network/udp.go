@@ -78,7 +78,7 @@ func (n *Network) ListenBoth(ctx context.Context, addr string) (net.Listener, *U
 			l.Close()
 			return nil, nil, err
 		}
-		at := net.JoinHostPort(host, fmt.Sprint(addrPort(l.Addr()).Port()))
+		at := net.JoinHostPort(host, fmt.Sprint(AddrPort(l.Addr()).Port()))
 		u, err := n.ListenUDP(ctx, at)
 		if err == nil {
 			return l, u, nil
@@ -103,7 +103,7 @@ func (u *UDP) Read(f func(Datagram)) error {
 	now := time.Now()
 	for i := range u.msgs[:n] {
 		m := &u.msgs[i]
-		f(Datagram{Data: m.Buffers[0][:m.N], From: addrPort(m.Addr), Ago: age(m.OOB[:m.NN], now)})
+		f(Datagram{Data: m.Buffers[0][:m.N], From: AddrPort(m.Addr), Ago: age(m.OOB[:m.NN], now)})
 	}
 	return nil
 }
@@ -135,7 +135,7 @@ func (u *UDP) Write(b []byte, to netip.AddrPort) error {
 }
 
 // Addr is where it listens.
-func (u *UDP) Addr() netip.AddrPort { return addrPort(u.pc.LocalAddr()) }
+func (u *UDP) Addr() netip.AddrPort { return AddrPort(u.pc.LocalAddr()) }
 
 // Close ends Read.
 func (u *UDP) Close() error { return u.pc.Close() }
