@@ -56,8 +56,9 @@ func TestEncryptionOut(t *testing.T) {
 			p := single(t, "film", 1<<20, metainfo.MakeConfig{})
 			addr := theirs.start(t, p)
 			for _, c := range theirs.cases {
+				// One after the other: Transmission 3.00 knows a peer by its IP alone, and
+				// hangs up on a second one of the same IP, which looks like a refusal.
 				t.Run(c.ours, func(t *testing.T) {
-					t.Parallel()
 					m := mount(t, p.torrent, "--no-dht", "--peer", addr, "--encryption", c.ours, "--log-level", "debug")
 					c.check(t, m, p, hungUp)
 				})
