@@ -75,6 +75,7 @@ type Daemon struct {
 	dht       *discovery.DHT
 	lsd       *discovery.LSD
 	mapper    *portmap.Mapper // nil: no port is mapped
+	scraper   *discovery.Scraper
 	catalog   *catalog.Catalog
 	server    *fs.Server
 	started   time.Time
@@ -139,6 +140,7 @@ func New(cfg Config) (_ *Daemon, err error) {
 		d.lsd = discovery.NewLSD(d.network, cfg.Logger)
 	}
 	d.mapper = p.mapper(cfg, d.network)
+	d.scraper = discovery.NewScraper(discovery.Config{UserAgent: "btmount " + cfg.Version, Network: d.network, Logger: cfg.Logger}, cfg.Trackers)
 	d.client, err = swarm.NewClient(swarm.Config{
 		Listener: p.tcp, UTP: p.utp, Version: "btmount " + cfg.Version, PeerPrefix: "-BM0010-", MaxPeers: cfg.MaxPeers,
 		MaxConns: cfg.MaxConnections, MaxHalfOpen: cfg.MaxHalfOpen,
@@ -269,6 +271,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if d.lsd != nil {
 		d.swarm.Go(func() { _ = d.lsd.Run(swarmCtx) })
 	}
+	d.swarm.Go(func() { _ = d.scraper.Run(swarmCtx) })
 	if d.mapper != nil {
 		d.swarm.Go(func() { _ = d.mapper.Run(swarmCtx) })
 	}

@@ -77,6 +77,40 @@ func TestDormant(t *testing.T) {
 	}
 }
 
+// Of what sleeps, status.json tells how many have it, once somebody has looked.
+func TestScrapeOfDormant(t *testing.T) {
+	t.Parallel()
+	p := single(t, "film", 1<<20, metainfo.MakeConfig{})
+	dir := many(t, 70, p) // so that none is awake
+	url := "http://" + opentracker(t, p.meta.Info.Hash.String()) + "/announce"
+	seed(t, p, "--no-dht", "--tracker", url)
+	d, f, _ := inProcess(t, daemon.Config{NoDHT: true, NoLSD: true, NoUpload: true, Trackers: []string{url}}, dir)
+	film := func() daemon.TorrentStatus {
+		for _, s := range d.Status().Torrents {
+			if s.Name == "film" {
+				return s
+			}
+		}
+		return daemon.TorrentStatus{}
+	}
+	if tr := film().Trackers; len(tr) != 1 || tr[0].Seeders != -1 || tr[0].Completed != -1 {
+		t.Errorf("unasked: %+v", tr)
+	}
+	output(t, patience, "cat", filepath.Join(f.point, ".btmount", "status.json"))
+	eventually(t, patience, "the tracker's numbers", func() bool {
+		s := film()
+		return s.State == "dormant" && s.Trackers[0].Seeders == 1 && s.Trackers[0].Leechers == 0 && s.Trackers[0].Completed >= 0 && !s.Trackers[0].Last.IsZero()
+	})
+	if sessions, _ := d.Awake(); sessions > 0 {
+		t.Error("a look wakes")
+	}
+	// Awake, it has both: what the announce and what the scrape told.
+	same(t, "sequential", f.path("film"), p.dir)
+	if s := film(); len(s.Trackers) != 1 || s.Trackers[0].Peers < 1 || s.Trackers[0].Completed < 0 {
+		t.Errorf("awake: %+v", s.Trackers)
+	}
+}
+
 // What sleeps and is cached is served to who calls; the caller may speak in the clear or
 // not.
 func TestPeerWakes(t *testing.T) {

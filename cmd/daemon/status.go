@@ -98,6 +98,7 @@ func (t *torrent) status(ctx context.Context) (s swarm.Status) {
 	default:
 		s.State = "starting"
 	}
+	s.Trackers = withScrapes(s.Trackers, t.daemon.scraper.Status(t.hash, t.trackers))
 	if err := t.fault(); err != nil {
 		s.State, s.Error = "failed", err.Error()
 	}
@@ -113,8 +114,41 @@ func (t *torrent) status(ctx context.Context) (s swarm.Status) {
 	return s
 }
 
+// withScrapes adds what scrapes told to what announces did: the number of downloads, and
+// all of it for a torrent that is dormant.
+func withScrapes(announced, scraped []swarm.Tracker) []swarm.Tracker {
+	if announced == nil {
+		return scraped
+	}
+	for i := range announced {
+		a := &announced[i]
+		for _, s := range scraped {
+			if s.URL != a.URL {
+				continue
+			}
+			a.Completed = s.Completed
+			if a.Seeders < 0 && a.Leechers < 0 {
+				a.Seeders, a.Leechers = s.Seeders, s.Leechers
+			}
+		}
+	}
+	return announced
+}
+
+// look has the trackers of every torrent asked how many peers it has: somebody looks at the
+// status, and will again.
+func (d *Daemon) look() {
+	d.mu.Lock()
+	torrents := append([]*torrent(nil), d.torrents...)
+	d.mu.Unlock()
+	for _, t := range torrents {
+		d.scraper.Ask(t.hash, t.trackers)
+	}
+}
+
 func (d *Daemon) addStatus() error {
 	return d.catalog.AddStatus("status.json", func() []byte {
+		d.look()
 		b, err := json.MarshalIndent(d.Status(), "", "  ")
 		if err != nil {
 			return []byte(err.Error() + "\n")

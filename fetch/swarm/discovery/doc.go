@@ -14,6 +14,7 @@
 //   - BEP 12: tiers
 //   - BEP 15, 41: UDP trackers and their options
 //   - BEP 5, 32: DHT
+//   - BEP 48: scrape ([Scraper])
 //   - BEP 14: local service discovery ([LSD])
 //   - BEP 27: a private torrent must not reach the DHT or LSD. That is the caller's
 //     duty, because only it knows; [DHTConfig].OnAnnounce counts for tests.

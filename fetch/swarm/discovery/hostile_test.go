@@ -307,7 +307,7 @@ func TestUDPFromStranger(t *testing.T) {
 	defer pc.Close()
 	asked <- pc.LocalAddr().(*net.UDPAddr).AddrPort()
 	to := netip.MustParseAddrPort(u.Host)
-	if _, err := newTestTrackers(Config{}).conversation(t.Context(), pc, to, u.RequestURI(), testRequest); err == nil || !strings.Contains(err.Error(), `"tracker"`) {
+	if _, err := conversation(t.Context(), pc, to, actionAnnounce, announceBody(u.RequestURI(), testRequest)); err == nil || !strings.Contains(err.Error(), `"tracker"`) {
 		t.Error(err)
 	}
 }

@@ -34,36 +34,52 @@ func (t *Trackers) announceHTTP(ctx context.Context, u *url.URL, r request) (rep
 
 // announceOver is BEP 3's announce with the compact replies of BEP 23 and 7.
 func (t *Trackers) announceOver(ctx context.Context, family string, u *url.URL, r request) (reply, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, announceURL(u, r), nil)
+	body, via, status, err := t.c.overHTTP(ctx, family, announceURL(u, r), r.from)
 	if err != nil {
 		return reply{}, err
-	}
-	req.Header.Set("User-Agent", t.c.UserAgent)
-	resp, via, err := t.c.Network.DoOver(family, req, network.Tracker, r.from)
-	if err != nil {
-		// url.Error repeats the address, with the user's key in it.
-		if e, ok := errors.AsType[*url.Error](err); ok {
-			err = e.Err
-		}
-		return reply{}, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1)) // after decompression
-	switch {
-	case err != nil:
-		return reply{}, fmt.Errorf("reading the reply: %w", err)
-	case len(body) > maxBody:
-		return reply{}, errors.New("reply is longer than 2 MiB")
 	}
 	rep, err := parseHTTP(body)
 	rep.from(via)
-	if err != nil && resp.StatusCode != http.StatusOK {
-		// Some trackers put a failure reason into their error pages; most do not.
-		if _, ok := errors.AsType[failure](err); !ok {
-			err = fmt.Errorf("HTTP status %d", resp.StatusCode)
-		}
+	return rep, orStatus(err, status)
+}
+
+// overHTTP gets a URL of a tracker. The body comes with any status.
+func (c Config) overHTTP(ctx context.Context, family, url string, from network.Origin) (body []byte, via netip.Addr, status int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, via, 0, err
 	}
-	return rep, err
+	req.Header.Set("User-Agent", c.UserAgent)
+	resp, via, err := c.Network.DoOver(family, req, network.Tracker, from)
+	if err != nil {
+		return nil, via, 0, withoutURL(err)
+	}
+	defer resp.Body.Close()
+	body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1)) // after decompression
+	switch {
+	case err != nil:
+		err = fmt.Errorf("reading the reply: %w", err)
+	case len(body) > maxBody:
+		err = errors.New("reply is longer than 2 MiB")
+	}
+	return body, via, resp.StatusCode, err
+}
+
+// withoutURL drops the address that url.Error repeats, with the user's key in it.
+func withoutURL(err error) error {
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		return e.Err
+	}
+	return err
+}
+
+// orStatus prefers the status to what is wrong with the body. Some trackers put a failure
+// reason into their error pages; most do not.
+func orStatus(err error, status int) error {
+	if _, ok := errors.AsType[failure](err); err == nil || ok || status == http.StatusOK {
+		return err
+	}
+	return fmt.Errorf("HTTP status %d", status)
 }
 
 // announceURL appends the parameters to what the tracker's URL already has: its
@@ -115,16 +131,8 @@ type httpReply struct {
 
 func parseHTTP(b []byte) (reply, error) {
 	var h httpReply
-	if len(b) == 0 {
-		return reply{}, errors.New("empty reply")
-	}
-	if b[0] != 'd' {
-		return reply{}, fmt.Errorf("reply is not bencoded: %.32q", b)
-	}
-	if err := bencode.Unmarshal(b, &h); err != nil {
-		if _, ok := errors.AsType[bencode.ErrUnusedTrailingBytes](err); !ok {
-			return reply{}, fmt.Errorf("reply is not bencoded: %.32q", b)
-		}
+	if err := decode(b, &h); err != nil {
+		return reply{}, err
 	}
 	if h.Failure != nil {
 		return reply{}, failure(text(h.Failure))
@@ -144,6 +152,22 @@ func parseHTTP(b []byte) (reply, error) {
 	set.addCompact([]byte(text(h.Peers6)), 16)
 	r.peers = set.peers
 	return r, nil
+}
+
+// decode reads a dictionary, with or without something after it.
+func decode(b []byte, into any) error {
+	if len(b) == 0 {
+		return errors.New("empty reply")
+	}
+	if b[0] != 'd' {
+		return fmt.Errorf("reply is not bencoded: %.32q", b)
+	}
+	if err := bencode.Unmarshal(b, into); err != nil {
+		if _, ok := errors.AsType[bencode.ErrUnusedTrailingBytes](err); !ok {
+			return fmt.Errorf("reply is not bencoded: %.32q", b)
+		}
+	}
+	return nil
 }
 
 // addList reads BEP 3's list of dicts. Names instead of addresses are left out:

@@ -76,6 +76,7 @@ type TrackerStatus struct {
 	Failure           string `json:"error,omitempty"` // Err in words
 	Peers             int    // in the last reply
 	Seeders, Leechers int    // in all, as the tracker says; -1 if it does not
+	Completed         int    // downloads so far, as a scrape says; -1 if none does
 	Last, Next        time.Time
 }
 
@@ -131,7 +132,7 @@ func NewTrackers(c Config, hash metainfo.InfoHash, tiers [][]string, typed []str
 		ti := &tier{hurry: make(chan struct{}, 1)}
 		for _, s := range urls {
 			if u, err := url.Parse(s); err == nil && known(u.Scheme) && u.Host != "" {
-				tr := &tracker{url: u, from: network.File, status: TrackerStatus{URL: s, Seeders: -1, Leechers: -1}}
+				tr := &tracker{url: u, from: network.File, status: unasked(s)}
 				if slices.Contains(typed, s) {
 					tr.from = network.Typed
 				}
@@ -146,6 +147,10 @@ func NewTrackers(c Config, hash metainfo.InfoHash, tiers [][]string, typed []str
 		}
 	}
 	return t
+}
+
+func unasked(url string) TrackerStatus {
+	return TrackerStatus{URL: url, Seeders: -1, Leechers: -1, Completed: -1}
 }
 
 func known(scheme string) bool { return scheme == "http" || scheme == "https" || scheme == "udp" }
@@ -328,7 +333,7 @@ func (t *Trackers) promote(ti *tier, tr *tracker) {
 
 // ask announces to one tracker and passes on what it finds.
 func (t *Trackers) ask(ctx context.Context, tr *tracker) (reply, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, announceTimeout, errors.New("no answer within 15 s"))
+	ctx, cancel := context.WithTimeoutCause(ctx, announceTimeout, errSilent)
 	defer cancel()
 	req := t.request(tr)
 	r, err := t.call(ctx, tr, req)

@@ -19,6 +19,7 @@ const (
 	udpProtocol    = 0x41727101980
 	actionConnect  = 0
 	actionAnnounce = 1
+	actionScrape   = 2
 	actionError    = 3
 
 	maxDatagram = 8 << 10 // 200 peers of IPv6 are 3.6 KB
@@ -101,38 +102,43 @@ type udpConn struct {
 }
 
 func (t *Trackers) udpExchange(ctx context.Context, to netip.AddrPort, uri string, r request) (reply, error) {
-	if err := t.c.Network.Allow(network.Ask{Use: network.Tracker, From: r.from, To: to, UDP: true}); err != nil {
-		return reply{}, err
-	}
-	family := "udp4"
-	if to.Addr().Is6() {
-		family = "udp6"
-	}
-	pc, err := t.c.Network.ListenPacket(ctx, family, ":0")
-	if err != nil {
-		return reply{}, err
-	}
-	defer pc.Close()
-	return t.conversation(ctx, pc, to, uri, r)
-}
-
-func (t *Trackers) conversation(ctx context.Context, pc net.PacketConn, to netip.AddrPort, uri string, r request) (reply, error) {
-	defer context.AfterFunc(ctx, func() { pc.Close() })() // unblocks ReadFrom
-	c := udpConn{pc, to}
-	b, err := c.roundTrip(ctx, binary.BigEndian.AppendUint64(nil, udpProtocol), actionConnect, nil)
-	if err != nil {
-		return reply{}, err
-	}
-	if len(b) < 8 {
-		return reply{}, errors.New("reply to connect is too short")
-	}
-	b, err = c.roundTrip(ctx, b[:8], actionAnnounce, announceBody(uri, r))
+	b, err := t.c.overUDP(ctx, to, r.from, actionAnnounce, announceBody(uri, r))
 	if err != nil {
 		return reply{}, err
 	}
 	rep, err := parseUDP(b, to.Addr().Is6())
 	rep.from(to.Addr())
 	return rep, err
+}
+
+// overUDP does one action at a tracker and returns the body of the reply.
+func (c Config) overUDP(ctx context.Context, to netip.AddrPort, from network.Origin, action uint32, body []byte) ([]byte, error) {
+	if err := c.Network.Allow(network.Ask{Use: network.Tracker, From: from, To: to, UDP: true}); err != nil {
+		return nil, err
+	}
+	family := "udp4"
+	if to.Addr().Is6() {
+		family = "udp6"
+	}
+	pc, err := c.Network.ListenPacket(ctx, family, ":0")
+	if err != nil {
+		return nil, err
+	}
+	defer pc.Close()
+	return conversation(ctx, pc, to, action, body)
+}
+
+func conversation(ctx context.Context, pc net.PacketConn, to netip.AddrPort, action uint32, body []byte) ([]byte, error) {
+	defer context.AfterFunc(ctx, func() { pc.Close() })() // unblocks ReadFrom
+	c := udpConn{pc, to}
+	b, err := c.roundTrip(ctx, binary.BigEndian.AppendUint64(nil, udpProtocol), actionConnect, nil)
+	if err != nil {
+		return nil, err
+	}
+	if len(b) < 8 {
+		return nil, errors.New("reply to connect is too short")
+	}
+	return c.roundTrip(ctx, b[:8], action, body)
 }
 
 // roundTrip sends a request, again when nothing comes, and returns the body of

@@ -16,7 +16,7 @@
 // typed is dialled, whatever it is. What stands in a .torrent or a magnet link is the
 // word of a stranger. One thing of it is let in: trackers of private addresses, since
 // companies have them; over UDP, whose first packet says nothing, or at a path of HTTP
-// that ends in /announce, which no router obeys.
+// that ends in /announce or /scrape, which no router obeys.
 //
 // Names are checked when they are resolved and the socket is about to connect, at each
 // redirect again, so that a name that changes its address between two lookups gains

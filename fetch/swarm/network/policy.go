@@ -93,7 +93,7 @@ func MayDial(a Ask) error {
 	case a.From == Typed:
 		ok = true
 	case a.From == File:
-		ok = to == world || to == site && a.Use == Tracker && (a.UDP || strings.HasSuffix(a.Path, "/announce"))
+		ok = to == world || to == site && a.Use == Tracker && (a.UDP || strings.HasSuffix(a.Path, "/announce") || strings.HasSuffix(a.Path, "/scrape"))
 	default:
 		ok = to >= zoneOfTeller(a.Via)
 	}

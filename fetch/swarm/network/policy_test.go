@@ -53,6 +53,7 @@ func TestMayDial(t *testing.T) {
 		{"web seed of a .torrent", Ask{Use: WebSeed, From: File, Path: "/announce"}, world},
 		{"HTTP tracker of a .torrent", Ask{Use: Tracker, From: File, Path: "/announce"}, site},
 		{"same, with a key", Ask{Use: Tracker, From: File, Path: "/0123456789/announce"}, site},
+		{"HTTP tracker of a .torrent that is scraped", Ask{Use: Tracker, From: File, Path: "/scrape"}, site},
 		{"HTTP tracker that is none", Ask{Use: Tracker, From: File, Path: "/apply.cgi"}, world},
 		{"HTTP tracker without a path", Ask{Use: Tracker, From: File}, world},
 		{"UDP tracker of a .torrent", Ask{Use: Tracker, From: File, UDP: true}, site},
