@@ -58,7 +58,9 @@ type DHTConfig struct {
 
 // DHT is a node of the distributed hash table (BEP 5), for IPv4 and IPv6 alike.
 // Addresses of private networks are as good as others, so that it also works on
-// a LAN or on loopback; BEP 42's ids are therefore not required of nodes.
+// a LAN or on loopback; BEP 42's ids are therefore not required of nodes. Ours is one, from
+// the second start on: the id cannot change while the node runs, and the address that it
+// depends on is what other nodes say that it is.
 type DHT struct {
 	c    DHTConfig
 	log  *slog.Logger
@@ -98,15 +100,19 @@ func NewDHT(c DHTConfig) (*DHT, error) {
 		c.PacketConn = pc
 	}
 	d := &DHT{c: c, log: loggerOr(c.Logger), ready: make(chan struct{}), wake: make(chan struct{}, 1), joined: make(chan struct{})}
-	d.conn = newGuard(c.PacketConn, c.Network, d.log)
 	if c.NodesFile != "" {
 		var err error
 		if d.saved, err = loadNodes(c.NodesFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			d.log.Warn("DHT nodes file", "err", err)
 		}
-		for _, n := range d.saved.nodes {
-			d.conn.know(n.Addr.ToNodeAddrPort().AddrPort)
-		}
+	}
+	id := d.saved.id
+	if id.IsZero() {
+		id = dht.RandomNodeID()
+	}
+	d.conn = newGuard(c.PacketConn, c.Network, newAnswers(id, &peerStore{}), d.log)
+	for _, n := range d.saved.nodes {
+		d.conn.know(n.Addr.ToNodeAddrPort().AddrPort)
 	}
 	return d, nil
 }
@@ -160,15 +166,14 @@ func (d *DHT) Status() (nodes, good int) {
 // and waits for the queries that are still out, two seconds at most in practice.
 func (d *DHT) Run(ctx context.Context) error {
 	conf := dht.NewDefaultServerConfig()
-	conf.NodeId = d.saved.id // random if zero
+	conf.NodeId = d.conn.answers.id
 	conf.Conn = d.conn
 	conf.StartingNodes = nil // the library's resolver leaves a goroutine behind
-	conf.PeerStore = &peerStore{}
-	conf.Store = noItems{}
+	conf.PeerStore = d.conn.answers.peers
 	conf.SendLimiter = rate.NewLimiter(250, 50) // the default one is shared by all nodes of a process
 	conf.Logger = alog.NewLogger("dht")
 	conf.Logger.SetHandlers(alog.DiscardHandler)
-	conf.OnQuery = func(*krpc.Msg, net.Addr) bool { d.poke(); return true }
+	conf.OnQuery = func(m *krpc.Msg, _ net.Addr) bool { d.poke(); return m.Q != "put" } // answered already
 	s, err := dht.NewServer(conf)
 	if err != nil {
 		d.conn.Close()
@@ -211,7 +216,7 @@ func (d *DHT) keepNodes(ctx context.Context) {
 		if d.c.NodesFile == "" || len(nodes) == 0 {
 			continue // rather the nodes of last time than none
 		}
-		if err := (savedNodes{d.server.ID(), nodes}).save(d.c.NodesFile); err != nil {
+		if err := (savedNodes{d.conn.outside.fitting(d.server.ID()), nodes}).save(d.c.NodesFile); err != nil {
 			d.log.Warn("DHT nodes file", "err", err)
 		}
 	}

@@ -15,6 +15,7 @@
 //   - BEP 15, 41: UDP trackers and their options
 //   - BEP 5, 32: DHT
 //   - BEP 48: scrape ([Scraper])
+//   - BEP 42, 44, 51: ids of nodes, items and samples in the DHT
 //   - BEP 14: local service discovery ([LSD])
 //   - BEP 27: a private torrent must not reach the DHT or LSD. That is the caller's
 //     duty, because only it knows; [DHTConfig].OnAnnounce counts for tests.
@@ -27,7 +28,8 @@
 // good peers beside it, min interval is not read, and three equal UDP replies in
 // a row lock its dispatcher for ever, past every deadline. Ours speak the same
 // three short protocols in 300 lines. Of the DHT, an order of magnitude larger,
-// anacrolix/dht is used behind a filter of packets that would crash it.
+// anacrolix/dht is used behind a filter of packets that would crash it; what it
+// answers wrongly, or not at all, is answered there too.
 //
 // # What strangers can do here
 //

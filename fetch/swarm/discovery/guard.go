@@ -31,6 +31,8 @@ type guard struct {
 	net.PacketConn
 	network *network.Network
 	log     *slog.Logger
+	answers *answers
+	outside external
 	once    sync.Once
 	closed  chan struct{}
 
@@ -39,8 +41,8 @@ type guard struct {
 	nearest netip.Addr // of the nodes that the user named
 }
 
-func newGuard(pc net.PacketConn, n *network.Network, log *slog.Logger) *guard {
-	return &guard{PacketConn: pc, network: n, log: log, closed: make(chan struct{}), known: map[netip.AddrPort]bool{}}
+func newGuard(pc net.PacketConn, n *network.Network, a *answers, log *slog.Logger) *guard {
+	return &guard{PacketConn: pc, network: n, answers: a, log: log, closed: make(chan struct{}), known: map[netip.AddrPort]bool{}}
 }
 
 const maxKnownNear = 1000 // near addresses; the world's need not be known
@@ -84,7 +86,10 @@ func (g *guard) WriteTo(b []byte, to net.Addr) (int, error) {
 	if err := g.network.Allow(ask); err != nil {
 		return 0, err
 	}
-	return g.PacketConn.WriteTo(b, to)
+	if _, err := g.PacketConn.WriteTo(g.answers.finish(b, a.Addr()), to); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 // Close makes ReadFrom fail, which the server expects after its own Close only.
@@ -101,12 +106,10 @@ func (g *guard) ReadFrom(b []byte) (int, net.Addr, error) {
 		n, from, err := g.PacketConn.ReadFrom(b)
 		if err == nil {
 			ua, ok := from.(*net.UDPAddr)
-			if ok && !g.network.Blocked(ua.AddrPort().Addr()) && acceptable(b[:n]) {
-				g.know(ua.AddrPort())
-				if ip := ua.IP.To4(); ip != nil { // on a socket of both families it looks like IPv6
-					ua.IP = ip
+			if ok && !g.network.Blocked(ua.AddrPort().Addr()) {
+				if n = g.pass(b, n, ua); n > 0 {
+					return n, ua, nil
 				}
-				return n, ua, nil
 			}
 			continue
 		}
@@ -126,24 +129,49 @@ func (g *guard) ReadFrom(b []byte) (int, net.Addr, error) {
 	}
 }
 
-// acceptable reports whether the server can handle b without harm.
-func acceptable(b []byte) (ok bool) {
+// pass prepares the packet in b[:n] for the library and returns its new length; 0: it is
+// not for the library.
+func (g *guard) pass(b []byte, n int, from *net.UDPAddr) int {
+	m, ok := acceptable(b[:n])
+	if !ok {
+		return 0
+	}
+	g.know(from.AddrPort())
+	if ip := from.IP.To4(); ip != nil { // on a socket of both families it looks like IPv6
+		from.IP = ip
+	}
+	if m.Y != krpc.YQuery {
+		if us, ok := netip.AddrFromSlice(m.IP.IP); ok {
+			g.outside.vote(from.AddrPort().Addr(), us.Unmap())
+		}
+		return n
+	}
+	if reply := g.answers.put(b[:n], from.AddrPort()); reply != nil {
+		_, _ = g.WriteTo(reply, from) // one that is lost is asked for again
+	}
+	if p := g.answers.query(b[:n], &m); len(p) <= len(b) {
+		return copy(b, p)
+	}
+	return 0
+}
+
+// acceptable decodes b, and reports whether the server can handle it without harm.
+func acceptable(b []byte) (m krpc.Msg, ok bool) {
 	defer func() {
 		if recover() != nil { // that of the decoder, on b: there is no state to be left broken
 			ok = false
 		}
 	}()
-	var m krpc.Msg
 	if err := bencode.Unmarshal(b, &m); err != nil {
 		if _, trailing := errors.AsType[bencode.ErrUnusedTrailingBytes](err); !trailing {
-			return false
+			return m, false
 		}
 	}
 	switch m.Y {
 	case krpc.YQuery:
-		return m.A != nil
+		return m, m.A != nil
 	case krpc.YResponse:
-		return m.R != nil
+		return m, m.R != nil
 	}
-	return m.Y == krpc.YError
+	return m, m.Y == krpc.YError
 }

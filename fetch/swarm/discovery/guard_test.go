@@ -141,7 +141,7 @@ func TestGuardPolicy(t *testing.T) {
 		return pc
 	}
 	near, ours := open(), open()
-	g := newGuard(ours, network.System(), slog.New(slog.DiscardHandler))
+	g := newGuard(ours, network.System(), newAnswers(krpc.ID{1}, &peerStore{}), slog.New(slog.DiscardHandler))
 	const packet = "d1:ad2:id20:aaaaaaaaaaaaaaaaaaaae1:q4:ping1:t1:x1:y1:qe"
 	// reaches says whether a packet arrives: the one sent after it always does.
 	reaches := func() bool {
@@ -176,7 +176,7 @@ func TestGuardPolicy(t *testing.T) {
 	if !reaches() {
 		t.Error("a near node that spoke first is not answered")
 	}
-	g = newGuard(ours, network.System(), slog.New(slog.DiscardHandler))
+	g = newGuard(ours, network.System(), newAnswers(krpc.ID{1}, &peerStore{}), slog.New(slog.DiscardHandler))
 	g.trust(netip.MustParseAddr("10.0.0.1"))
 	if reaches() {
 		t.Error("a node of this machine is spoken to because one of the LAN was named")

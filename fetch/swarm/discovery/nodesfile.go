@@ -17,7 +17,7 @@ import (
 const maxSavedNodes = 500
 
 // savedNodes is what outlives a restart: our own id, so that others keep their
-// entry of us, and nodes to begin with, so that no bootstrap server is needed.
+// entry of us (or one that is right for our address, see external), and nodes to begin with, so that no bootstrap server is needed.
 // The file has one "id address" per line, ours without address first.
 type savedNodes struct {
 	id    krpc.ID

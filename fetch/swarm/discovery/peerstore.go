@@ -1,19 +1,22 @@
 package discovery
 
 import (
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
 
-	"github.com/anacrolix/dht/v2/bep44"
 	"github.com/anacrolix/dht/v2/krpc"
 	peer_store "github.com/anacrolix/dht/v2/peer-store"
+	"github.com/anacrolix/torrent/bencode"
 )
 
 const (
 	storeHashes  = 2000
 	storePeers   = 100 // per torrent; a reply has room for fewer
 	storeExpires = 45 * time.Minute
+	maxSamples   = 20 // info-hashes in one reply
+	sampleEvery  = time.Hour
 )
 
 // peerStore remembers what others announce to us as a node of the DHT (BEP 5).
@@ -23,6 +26,10 @@ const (
 type peerStore struct {
 	mu     sync.Mutex
 	hashes map[peer_store.InfoHash]map[netip.AddrPort]time.Time
+
+	sampled []byte // info-hashes drawn of total
+	total   int
+	drawn   time.Time
 }
 
 func (s *peerStore) AddPeer(hash peer_store.InfoHash, na krpc.NodeAddr) {
@@ -74,10 +81,30 @@ func dropOne[K comparable, V any](m map[K]V, most int) {
 	}
 }
 
-// noItems refuses to keep arbitrary data of strangers (BEP 44): we do not use
-// it, and the library's store has no bound.
-type noItems struct{}
+// sample adds a sample of the torrents that peers announced to a reply (BEP 51): all, or
+// as many as one packet holds, and then the same ones for a while, so that asking again
+// and again does not bring the whole store.
+func (s *peerStore) sample(now time.Time, r map[string]bencode.Bytes) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.total <= maxSamples || now.Sub(s.drawn) >= sampleEvery {
+		s.drawLocked(now)
+	}
+	r["samples"] = bencode.MustMarshal(string(s.sampled))
+	r["num"] = bencode.MustMarshal(s.total)
+	r["interval"] = bencode.MustMarshal(int(sampleEvery / time.Second))
+}
 
-func (noItems) Put(*bep44.Item) error                 { return krpc.ErrorMethodUnknown }
-func (noItems) Get(bep44.Target) (*bep44.Item, error) { return nil, bep44.ErrItemNotFound }
-func (noItems) Del(bep44.Target) error                { return nil }
+func (s *peerStore) drawLocked(now time.Time) {
+	s.sampled, s.total, s.drawn = nil, 0, now
+	for hash, peers := range s.hashes { // in random order
+		maps.DeleteFunc(peers, func(_ netip.AddrPort, seen time.Time) bool { return now.Sub(seen) > storeExpires })
+		if len(peers) == 0 {
+			delete(s.hashes, hash)
+			continue
+		}
+		if s.total++; s.total <= maxSamples {
+			s.sampled = append(s.sampled, hash[:]...)
+		}
+	}
+}
