@@ -108,7 +108,7 @@ func NewDHT(c DHTConfig) (*DHT, error) {
 	}
 	id := d.saved.id
 	if id.IsZero() {
-		id = dht.RandomNodeID()
+		id = krpc.RandomNodeID()
 	}
 	d.conn = newGuard(c.PacketConn, c.Network, newAnswers(id, &peerStore{}), d.log)
 	for _, n := range d.saved.nodes {

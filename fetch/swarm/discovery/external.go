@@ -72,7 +72,7 @@ func (e *external) fitting(id krpc.ID) krpc.ID {
 	if !us.IsValid() || dht.NodeIdSecure(id, us.AsSlice()) {
 		return id
 	}
-	id = dht.RandomNodeID()
+	id = krpc.RandomNodeID()
 	dht.SecureNodeId(&id, us.AsSlice())
 	return id
 }
