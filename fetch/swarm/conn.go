@@ -49,6 +49,8 @@ type conn struct {
 	toldOnly   bool      // we told it that we want nothing
 	useless    time.Time // since when neither can help the other; zero: one can
 	joined     time.Time
+	unheard    time.Time   // since when it would send us nothing; zero: it would
+	idle       bool        // it gave its place to another
 	serve      choker.Peer // how the choker sees it
 	given      float64     // bytes/s, measured by tick
 	taken      float64

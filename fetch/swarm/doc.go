@@ -39,8 +39,8 @@
 //	survey.go   what the store has, looked through beside it
 //	fill.go     asking; handle.go: messages; judge.go: who lied
 //	webseed     a web server as the other end of a connection; web.go opens those
-//	pool.go     peers known and dialled (priority.go: in which order); connect.go: over TCP, or uTP (and why so);
-//	            conn.go, upload.go: one connection
+//	pool.go     peers known and dialled; candidate.go, priority.go: in which order; places.go: who gives its
+//	            place to whom; connect.go: over TCP, or uTP (and why so); conn.go, upload.go: one connection
 //	extension.go, metadata.go, pex.go, extras.go: BEP 10 and what is spoken over it;
 //	            holepunch.go: peers that meet through a third; plugged.go: the seam for
 //	            the extensions of others

@@ -148,7 +148,7 @@ func TestSeedsPart(t *testing.T) {
 	second.ask(t, "both are known", func(tr *Torrent) bool { return len(tr.conns) == 2 })
 	second.ask(t, "the seed has left and is not called", func(tr *Torrent) bool {
 		k := tr.pool.known_[addr(s.client)]
-		return len(tr.conns) == 1 && k.seed && !k.busy && tr.pool.dialing == 0 && tr.clock.After(k.next.Add(2*time.Second))
+		return len(tr.conns) == 1 && k.seed && !k.busy && tr.pool.dialing == 0 && tr.clock.After(k.next.Add(2*time.Second)) && k.in == &tr.pool.lines.seeds
 	})
 	second.ask(t, "the one that wants stays", func(tr *Torrent) bool { return len(tr.conns) == 1 && !tr.wantsNothing(tr.only()) })
 	second.stop()

@@ -16,14 +16,14 @@ import (
 
 // join takes a connection in whose handshake is done.
 func (t *Torrent) join(c *conn) error {
-	if len(t.conns) >= t.client.cfg.MaxPeers {
-		return errors.New("enough peers")
-	}
 	if c.id == t.client.id {
 		return errSelf
 	}
 	if old := t.byID[c.id]; old != nil && !t.settleTwice(old, c) {
 		return errTwice
+	}
+	if t.full(c) && !t.yield(c) {
+		return errFull
 	}
 	t.counter++
 	c.view.Order, c.serve.Key = t.counter, t.counter
@@ -350,6 +350,11 @@ func (t *Torrent) measure(d time.Duration) {
 		c.taken += (float64(up-c.lastUp)/d.Seconds() - c.taken) / 4
 		c.lastDown, c.lastUp = down, up
 		c.nudges /= 2
+		if c.serves() {
+			c.unheard = time.Time{}
+		} else if c.unheard.IsZero() {
+			c.unheard = t.clock
+		}
 	}
 }
 

@@ -190,10 +190,7 @@ func (x *punch) call(relay *conn, to netip.AddrPort) {
 	if k == nil || k.busy || p.dialing >= maxDialing || len(x.t.conns)+p.dialing >= x.t.client.cfg.MaxPeers || !p.room(false) {
 		return
 	}
-	k.busy, k.tried = true, x.t.clock
-	p.dialing++
-	source := k.source
-	p.group.Go(func() { p.connect(k, source, p.client.punched) })
+	p.call(k, p.client.punched)
 }
 
 // ask has whoever told us of a peer that can not be reached arrange a meeting.
@@ -235,6 +232,7 @@ func (t *Torrent) settleTwice(old, c *conn) bool {
 	old.close(errTwice)
 	t.part(old)
 	if k := t.pool.known_[c.listen]; k != nil {
+		t.pool.take(k)
 		k.busy = true
 	}
 	return true

@@ -195,7 +195,7 @@ func TestPunchAsksThePolicy(t *testing.T) {
 	x := newPunch(tr)
 	stranger := &conn{t: tr, addr: netip.MustParseAddrPort("203.0.113.1:1")}
 	for to, want := range map[string]bool{"127.0.0.1:80": false, "192.168.1.1:80": false, "[fe80::1]:80": false, "203.0.113.7:0": false, "203.0.113.7:6881": true} {
-		clear(tr.pool.known_)
+		tr.pool.empty()
 		x.call(stranger, netip.MustParseAddrPort(to))
 		if got := len(tr.pool.known_) == 1; got != want {
 			t.Errorf("%s: %v", to, got)

@@ -23,8 +23,9 @@ const (
 	pexMost  = 50  // addresses in one message (BEP 11)
 	pexTake  = 100 // addresses believed from one message
 
-	// The flags of an address that we tell (BEP 11). Those of others are not needed: who
-	// can not be reached is asked for with BEP 55, whatever was said of it.
+	// The flags of an address (BEP 11). Of those that others tell only the seed's is
+	// needed: who can not be reached is asked for with BEP 55, whatever was said of it.
+	pexSeed      = 0x02
 	pexUTP       = 0x04
 	pexPunch     = 0x08
 	pexReachable = 0x10
@@ -89,6 +90,9 @@ func (x *pex) tell(c *conn) bool {
 		if !o.incoming {
 			flags |= pexReachable
 		}
+		if x.t.wantsNothing(o) {
+			flags |= pexSeed
+		}
 		if o.transport() == "utp" {
 			flags |= pexUTP
 		}
@@ -130,10 +134,24 @@ func (x *pex) message(c *conn, payload []byte) error {
 	if err := bencode.Unmarshal(payload, &msg); err != nil {
 		return fmt.Errorf("ut_pex: %w", err)
 	}
-	found := expand(nil, msg.Added, 4)
-	found = expand(found, msg.Added6, 16)
-	x.t.found(found, "pex", c.addr.Addr())
+	four, six := expand(nil, msg.Added, 4), expand(nil, msg.Added6, 16)
+	via := c.addr.Addr()
+	x.t.learn(four, "pex", via)
+	x.t.learn(six, "pex", via)
+	x.seeds(four, msg.AddedF)
+	x.seeds(six, msg.Added6F)
+	x.t.found(nil, "pex", via)
 	return nil
+}
+
+// seeds notes which of the addresses of a message are said to have all: they are called
+// first, unless we have all too. It is the word of a stranger, and costs a call.
+func (x *pex) seeds(addrs []netip.AddrPort, flags string) {
+	for i, a := range addrs[:min(len(addrs), len(flags))] {
+		if k := x.t.pool.known_[a]; k != nil && !k.busy && !k.seed && flags[i]&pexSeed != 0 {
+			x.t.pool.change(k, func() { k.seed = true })
+		}
+	}
 }
 
 // compact is the 6 or 18 byte form of an address.

@@ -24,26 +24,14 @@ type pool struct {
 	farewell sync.WaitGroup     // announces: at the end they take leave, which takes time
 	stopMore context.CancelFunc // ends the DHT search and local discovery
 	known_   map[netip.AddrPort]*candidate
+	lines    *lines // those of them that are not busy
 	dialing  int
 	banned   int
 	trackers *discovery.Trackers
 	dht      bool
-	searched time.Time // last time more peers were asked for out of turn
-}
-
-type candidate struct {
-	addr   netip.AddrPort
-	source string
-	via    netip.Addr // who told of it
-	fails  int
-	served bool      // it sent us payload
-	next   time.Time // not dialled before
-	tried  time.Time
-	busy   bool // being dialled, or connected
-	seed   bool // it wanted nothing when it left
-
-	ranked  uint32 // BEP 40's priority
-	rankFor netip.AddrPort
+	searched time.Time              // last time more peers were asked for out of turn
+	traded   time.Time              // last time that a place changed hands
+	idle     map[[20]byte]time.Time // who lost its place: not before
 }
 
 const (
@@ -56,12 +44,13 @@ const (
 	// when someone waits and nobody is connected; or fewer than enough serve us and it
 	// did not fail often.
 	retryGap = 3 * time.Second
+	lookGap  = 250 * time.Millisecond // between looks for those
 	enough   = 4
 	often    = 4
 )
 
 func newPool(c *Client, t *Torrent) pool {
-	return pool{t: t, client: c, known_: map[netip.AddrPort]*candidate{}}
+	return pool{t: t, client: c, known_: map[netip.AddrPort]*candidate{}, lines: newLines(), idle: map[[20]byte]time.Time{}}
 }
 
 func (p *pool) start(ctx context.Context, fail context.CancelCauseFunc, group *sync.WaitGroup) {
@@ -131,9 +120,9 @@ func (p *pool) private() {
 			p.t.extensions = p.t.extensions[:i:i]
 		}
 	}
-	for a, c := range p.known_ {
+	for _, c := range p.known_ {
 		if c.source != "tracker" && c.source != "given" && !c.busy {
-			delete(p.known_, a)
+			p.forget(c)
 		}
 	}
 	for c := range p.t.conns {
@@ -190,15 +179,12 @@ func (t *Torrent) learn(addrs []netip.AddrPort, source string, via netip.Addr) {
 			continue
 		}
 		if c := p.known_[a]; c != nil {
-			if source == "tracker" || source == "given" {
-				c.source = source
+			if c.source != source && (source == "tracker" || source == "given") {
+				p.change(c, func() { c.source = source })
 			}
 			continue
 		}
-		if len(p.known_) >= maxKnown {
-			continue
-		}
-		p.known_[a] = &candidate{addr: a, source: source, via: via}
+		p.add(&candidate{addr: a, source: source, via: via})
 	}
 }
 
@@ -207,32 +193,15 @@ func (p *pool) dial() {
 	t := p.t
 	lost := len(t.conns) == 0 && (t.info == nil || t.picks.Len() > 0)
 	short := lost || t.picks.Len() > 0 && t.useful() < enough
-	port, four, six := t.client.public(), t.client.outer.like(netip.IPv4Unspecified()), t.client.outer.like(netip.IPv6Unspecified())
-	rank := func(c *candidate) uint32 {
-		if c.addr.Addr().Is4() {
-			return c.rank(netip.AddrPortFrom(four, port))
-		}
-		return c.rank(netip.AddrPortFrom(six, port))
+	early := func(c *candidate) bool {
+		return (lost || short && !c.idle && c.fails <= often) && t.clock.Sub(c.tried) >= retryGap
 	}
 	for len(t.conns)+p.dialing < t.client.cfg.MaxPeers && p.dialing < maxDialing {
-		var best *candidate
-		for _, c := range p.known_ {
-			soon := lost || short && c.fails <= often
-			early := t.clock.Before(c.next) && (!soon || t.clock.Sub(c.tried) < retryGap)
-			if c.busy || early || c.seed && t.complete() {
-				continue
-			}
-			if best == nil || c.fails < best.fails || c.fails == best.fails && rank(c) > rank(best) {
-				best = c
-			}
-		}
+		best := p.best(early)
 		if best == nil || !p.room(lost) {
 			return
 		}
-		best.busy, best.tried = true, t.clock
-		p.dialing++
-		source := best.source
-		p.group.Go(func() { p.connect(best, source, p.client.dial) })
+		p.call(best, p.client.dial)
 	}
 }
 
@@ -246,7 +215,11 @@ func (p *pool) room(lost bool) bool {
 	if lost && p.dialing < spare {
 		return true
 	}
-	if half <= int64(c.cfg.MaxHalfOpen) && half+c.conns.Load() <= int64(c.cfg.MaxConns) {
+	most := int64(c.cfg.MaxConns)
+	if !p.t.wanting() {
+		most -= most / 16 // the last places are for those of which something is wanted
+	}
+	if half <= int64(c.cfg.MaxHalfOpen) && half+c.conns.Load() <= most {
 		return true
 	}
 	c.halfOpen.Add(-1)
@@ -282,11 +255,13 @@ func (p *pool) connect(c *candidate, source string, dial dialer) {
 }
 
 func (p *pool) failed(c *candidate, err error) {
-	c.busy = false
+	p.take(c)
 	c.fails++
 	c.next = p.t.clock.Add(min(time.Duration(c.fails*c.fails)*2*time.Second, 5*time.Minute))
 	if errors.Is(err, errSelf) || errors.Is(err, errBanned) || c.fails > maxFails && c.source != "given" {
-		delete(p.known_, c.addr)
+		p.forget(c)
+	} else {
+		p.put(c)
 	}
 	p.t.log.Debug("cannot connect", "peer", c.addr, "err", err)
 }
@@ -304,8 +279,13 @@ func (p *pool) refused(c *conn, err error) {
 			first.listen = c.listen
 			return
 		}
-		k.busy = false
 		k.next = p.t.clock.Add(time.Minute)
+		p.put(k)
+		return
+	}
+	if errors.Is(err, errFull) {
+		k.next = p.t.clock.Add(retryGap)
+		p.put(k)
 		return
 	}
 	p.failed(k, err)
@@ -315,13 +295,19 @@ func (p *pool) refused(c *conn, err error) {
 func (p *pool) left(c *conn) {
 	k := p.known_[c.listen]
 	if k == nil {
-		if !c.listen.IsValid() || len(p.known_) >= maxKnown {
+		if !c.listen.IsValid() {
 			return
 		}
-		k = &candidate{addr: c.listen, source: c.source}
-		p.known_[c.listen] = k
+		if k = p.add(&candidate{addr: c.listen, source: c.source}); k == nil {
+			return
+		}
 	}
-	k.busy, k.seed = false, p.t.wantsNothing(c)
+	p.take(k)
+	if p.client.isBanned(c.listen) {
+		p.forget(k)
+		return
+	}
+	k.seed, k.idle = p.t.wantsNothing(c), c.idle
 	// A peer that served us is worth coming back to soon.
 	wait := 10 * time.Second
 	if c.down.Load() == 0 && p.t.clock.Sub(c.joined) < time.Minute {
@@ -334,44 +320,22 @@ func (p *pool) left(c *conn) {
 		wait = time.Second
 		k.served = true
 	}
-	k.next = p.t.clock.Add(wait)
-	if p.client.isBanned(c.listen) {
-		delete(p.known_, c.listen)
+	if c.idle {
+		wait = idleAgain
 	}
+	k.next = p.t.clock.Add(wait)
+	p.put(k)
 }
 
 // tick dials again and asks for more peers when there are too few.
 func (p *pool) tick() {
 	p.t.webTick()
 	p.dial()
-	if p.trackers != nil && p.t.picks.Len() > 0 && len(p.t.conns) < 3 && p.t.clock.Sub(p.searched) > searchGap {
+	p.trade()
+	if p.trackers != nil && p.t.picks.Len() > 0 && p.t.useful() < 3 && p.t.clock.Sub(p.searched) > searchGap {
 		p.searched = p.t.clock
 		p.trackers.Hurry()
 	}
-}
-
-// known returns how many peers are known and not connected.
-func (p *pool) known() int {
-	n := 0
-	for _, c := range p.known_ {
-		if !c.busy {
-			n++
-		}
-	}
-	return n + p.dialing
-}
-
-// more reports whether some peer is known that was not yet tried.
-func (p *pool) more() bool {
-	if _, web := p.t.webMore(); web || p.dialing > 0 {
-		return true
-	}
-	for _, c := range p.known_ {
-		if !c.busy && c.fails == 0 {
-			return true
-		}
-	}
-	return false
 }
 
 const maxRemembered = 30

@@ -54,11 +54,18 @@ func TestFoundAsksThePolicy(t *testing.T) {
 		{"given", none, "127.0.0.1:6881", true},
 		{"given", none, "224.0.0.1:6881", false},
 	} {
-		clear(tr.pool.known_)
+		tr.pool.empty()
 		tr.found([]netip.AddrPort{netip.MustParseAddrPort(c.addr)}, c.source, c.via)
 		if known := len(tr.pool.known_) == 1; known != c.known {
 			t.Errorf("%d: %s of %s from %v: known %v", i, c.addr, c.source, c.via, known)
 		}
+	}
+}
+
+// empty forgets all who are known.
+func (p *pool) empty() {
+	for _, c := range p.known_ {
+		p.forget(c)
 	}
 }
 

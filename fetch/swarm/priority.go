@@ -89,11 +89,3 @@ func (o *outer) like(a netip.Addr) netip.Addr {
 	}
 	return o.four
 }
-
-// rank notes the priority of a candidate, as long as our address is the same.
-func (c *candidate) rank(ours netip.AddrPort) uint32 {
-	if c.rankFor != ours {
-		c.rankFor, c.ranked = ours, priority(ours, c.addr)
-	}
-	return c.ranked
-}

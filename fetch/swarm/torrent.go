@@ -61,6 +61,8 @@ type Torrent struct {
 	rate      atomic.Uint64 // bits of the measured download rate, bytes/s
 	sources   atomic.Int64  // peers connected or known
 	connected atomic.Int64
+	yields    atomic.Int32 // connections that it could do without
+	owes      atomic.Bool  // another torrent needs one of those
 	left      atomic.Int64
 	flying    flying
 	fetched   atomic.Int64 // verified bytes from peers

@@ -94,10 +94,13 @@ func (t *Torrent) webTick() {
 		return
 	}
 	for _, w := range t.webs {
-		if open >= maxWeb || len(t.conns) >= t.client.cfg.MaxPeers {
+		if open >= maxWeb {
 			return
 		}
 		if w.conn == nil && !w.lied && !t.clock.Before(w.next) {
+			if len(t.conns) >= t.client.cfg.MaxPeers && !t.parts() {
+				return
+			}
 			t.webOpen(w)
 			open++
 		}

@@ -19,6 +19,7 @@ arg.add_argument("--seed", action="store_true", help="believe that the data is t
 arg.add_argument("--blind", action="store_true", help="never compare with a hash")
 arg.add_argument("--dht", help="HOST:PORT of the one node to start from")
 arg.add_argument("--encryption", type=int, help="0 always, 1 if asked for, 2 never")
+arg.add_argument("--eager", action="store_true", help="call who turned us away again after a second, not after a minute")
 arg.add_argument("--lsd", action="store_true")
 arg.add_argument("--utp", action="store_true", help="speak uTP and no TCP")
 arg.add_argument("--address", default="127.0.0.1")
@@ -56,6 +57,8 @@ if a.dht:  # nodes on loopback look like an attack to it
     })
 if a.encryption is not None:
     settings.update({"in_enc_policy": a.encryption, "out_enc_policy": a.encryption, "allowed_enc_level": 3, "prefer_rc4": a.encryption == 0})
+if a.eager:
+    settings.update({"min_reconnect_time": 1, "max_failcount": 1000})
 if a.utp:
     settings.update({"enable_outgoing_tcp": False, "enable_incoming_tcp": False, "enable_outgoing_utp": True, "enable_incoming_utp": True})
 session = lt.session(settings)
