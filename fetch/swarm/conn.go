@@ -88,6 +88,7 @@ type conn struct {
 	out     []byte           // encoded messages
 	uploads []blockKey       // requests of the peer, in order
 	choking bool             // we do not serve it
+	gift    map[int]int      // pieces that it may have all the same (BEP 6), and how many bytes of each; nil: not told
 	err     error            // why it ended
 }
 

@@ -125,6 +125,7 @@ func (t *Torrent) handle(c *conn, m *wire.Message) error {
 		t.gotMore(c)
 	case pp.HaveNone:
 		c.haveAll, c.field = false, nil
+		t.giveFast(c)
 	case pp.AllowedFast:
 		if len(c.allow) < 64 {
 			c.allow[int(m.Index)] = true
@@ -186,6 +187,7 @@ func (t *Torrent) gotField(c *conn, field []byte) error {
 		}
 	}
 	t.gotMore(c)
+	t.giveFast(c)
 	return nil
 }
 
@@ -287,6 +289,9 @@ func (t *Torrent) choose() {
 	slots := t.client.cfg.UploadSlots
 	if t.shared() {
 		slots = 0
+		for c := range t.conns {
+			c.noGift()
+		}
 	}
 	choker.Choose(list, slots, t.complete(), t.clock)
 	for c := range t.conns {

@@ -33,15 +33,16 @@ func (c *conn) asks(k blockKey) error {
 		return fmt.Errorf("asks for %d bytes at %d of piece %d, which does not exist", k.size, k.begin, k.piece)
 	}
 	c.mu.Lock()
-	choking, n := c.choking, len(c.uploads)
-	if !choking && n < 2*reqq && store != nil {
+	n := len(c.uploads)
+	refused := c.choking && !c.giftLocked(k)
+	if !refused && n < 2*reqq && store != nil {
 		c.uploads = append(c.uploads, k)
 	}
 	c.mu.Unlock()
 	switch {
 	case n >= 2*reqq:
 		return errFlood
-	case choking || store == nil:
+	case refused || store == nil:
 		c.reject(k)
 	}
 	c.wake()
@@ -81,8 +82,15 @@ func (c *conn) choke(on bool) {
 		return
 	}
 	c.choking = on
-	dropped := c.uploads
-	c.uploads = nil
+	var kept, dropped []blockKey
+	for _, k := range c.uploads {
+		if !on || c.giftLocked(k) {
+			kept = append(kept, k)
+		} else {
+			dropped = append(dropped, k)
+		}
+	}
+	c.uploads = kept
 	c.mu.Unlock()
 	if on {
 		c.write(wire.AppendFlag(nil, pp.Choke))

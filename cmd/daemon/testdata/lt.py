@@ -25,6 +25,10 @@ arg.add_argument("--utp", action="store_true", help="speak uTP and no TCP")
 arg.add_argument("--address", default="127.0.0.1")
 arg.add_argument("--port", type=int, default=0)
 arg.add_argument("--peer", action="append", default=[])
+arg.add_argument("--set", default="{}", help="more settings, in JSON")
+arg.add_argument("--choke", action="store_true", help="serve nobody, beyond what BEP 6 allows")
+arg.add_argument("--only", type=int, help="download this file alone")
+arg.add_argument("--show-peers", action="store_true", help="tell of every peer: client, start of its id, pieces, whether it wants nothing, whether it chokes")
 a = arg.parse_args()
 
 
@@ -61,7 +65,12 @@ if a.eager:
     settings.update({"min_reconnect_time": 1, "max_failcount": 1000})
 if a.utp:
     settings.update({"enable_outgoing_tcp": False, "enable_incoming_tcp": False, "enable_outgoing_utp": True, "enable_incoming_utp": True})
+if a.choke:
+    settings.update({"unchoke_slots_limit": 0, "unchoke_interval": 10000, "optimistic_unchoke_interval": 10000})
+settings.update(json.loads(a.set))
 session = lt.session(settings)
+if a.choke:
+    session.set_peer_class_filter(lt.ip_filter())  # peers of the LAN need no slot otherwise
 if a.torrent:
     add = lt.add_torrent_params()
     add.ti = lt.torrent_info(a.torrent)
@@ -71,6 +80,8 @@ add.save_path = a.save
 add.flags &= ~lt.torrent_flags.auto_managed & ~lt.torrent_flags.paused
 if a.seed:
     add.flags |= lt.torrent_flags.seed_mode
+if a.only is not None:
+    add.file_priorities = [4 if i == a.only else 0 for i in range(add.ti.num_files())]
 torrent = session.add_torrent(add)
 
 
@@ -98,6 +109,10 @@ while True:
     now = dict(port=session.listen_port(), state=str(s.state), progress=s.progress_ppm,
                up=s.total_payload_upload, down=s.total_payload_download, peers=s.num_peers,
                metadata=s.has_metadata)
+    if a.show_peers:
+        now["swarm"] = [dict(addr="%s:%d" % p.ip, client=p.client.decode(errors="replace"), id=p.pid.to_bytes()[:8].decode(errors="replace"),
+                             pieces=p.num_pieces, upload_only=bool(p.flags & lt.peer_info.upload_only), chokes=bool(p.flags & lt.peer_info.remote_choked))
+                        for p in torrent.get_peer_info() if not p.flags & (lt.peer_info.connecting | lt.peer_info.handshake)]
     if now != last and now["port"]:
         say(**now)
         last = now
