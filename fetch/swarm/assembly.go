@@ -5,6 +5,7 @@ import (
 	"hash"
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 
 	"github.com/btmount/btmount/fetch/swarm/wire"
 )
@@ -116,6 +117,7 @@ type pieceAssembly struct {
 
 	// Guarded by mu.
 	early   [][]byte // blocks written before the hash came to them
+	held    *atomic.Int64
 	sums    []uint64 // fingerprint of each block, to find who lied
 	next    int      // first block not hashed
 	hash    hash.Hash
@@ -146,8 +148,14 @@ const (
 // fingerprint is a seed of this process: nobody can aim at a collision.
 var fingerprint = maphash.MakeSeed()
 
-func newPieceAssembly(index, size int, off int64, want [sha1.Size]byte, store Store) *pieceAssembly {
-	a := &pieceAssembly{want: want, hash: sha1.New()}
+// maxHeld bounds the bytes of early blocks of a whole client. Beyond it they are read back
+// when their turn comes: a peer that withholds the first block of many large pieces costs
+// reads from the page cache then, and no memory.
+const maxHeld = 64 << 20
+
+// newPieceAssembly counts the bytes that it keeps in memory in held.
+func newPieceAssembly(index, size int, off int64, want [sha1.Size]byte, store Store, held *atomic.Int64) *pieceAssembly {
+	a := &pieceAssembly{want: want, hash: sha1.New(), held: held}
 	n := a.init(index, size, off, store)
 	a.early, a.sums = make([][]byte, n), make([]uint64, n)
 	return a
@@ -173,12 +181,35 @@ func (a *pieceAssembly) accept(b int, data []byte, from *conn) (outcome, error) 
 	}
 	a.state[b], a.from[b], a.sums[b] = blockWritten, from, sum
 	if b != a.next || a.hashing {
-		a.early[b] = append([]byte(nil), data...)
+		a.holdLocked(b, data)
 		if a.hashing {
 			return stored, nil
 		}
 	}
 	return a.advanceLocked(b, data)
+}
+
+func (a *pieceAssembly) holdLocked(b int, data []byte) {
+	if a.held.Add(int64(len(data))) > maxHeld {
+		a.held.Add(-int64(len(data)))
+		return
+	}
+	a.early[b] = append([]byte(nil), data...)
+}
+
+func (a *pieceAssembly) letGoLocked(b int) {
+	a.held.Add(-int64(len(a.early[b])))
+	a.early[b] = nil
+}
+
+func (a *pieceAssembly) stop() (committed bool) {
+	committed = a.blocks.stop()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for b := range a.early {
+		a.letGoLocked(b)
+	}
+	return committed
 }
 
 // advanceLocked hashes every block in order that is there. The lock is let go
@@ -202,7 +233,7 @@ func (a *pieceAssembly) advanceLocked(b int, data []byte) (outcome, error) {
 		if n == b {
 			chunk = data
 		}
-		a.early[n] = nil
+		a.letGoLocked(n)
 		if err := a.hashUnlocked(n, chunk); err != nil {
 			a.state[n] = blockFree
 			return failed, err
@@ -247,7 +278,8 @@ func (a *pieceAssembly) purge(peer *conn) (blocks []int) {
 	}
 	for b, from := range a.from {
 		if from == peer && a.state[b] == blockWritten {
-			a.state[b], a.from[b], a.early[b] = blockFree, nil, nil
+			a.state[b], a.from[b] = blockFree, nil
+			a.letGoLocked(b)
 			blocks = append(blocks, b)
 			a.restart = a.restart || b < a.next || a.hashing
 		}

@@ -74,6 +74,7 @@ type Client struct {
 	incoming  chan struct{} // bounds handshakes of strangers
 
 	buffers  *wire.Budget
+	held     atomic.Int64 // bytes of blocks that wait in memory for those before them
 	conns    atomic.Int64 // past their handshake
 	halfOpen atomic.Int64 // being dialled
 

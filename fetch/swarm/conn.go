@@ -43,6 +43,7 @@ type conn struct {
 	field      []byte // its bitfield, first piece in the highest bit
 	haveAll    bool
 	haveCount  int
+	scanned    int       // of the rarest pieces, for what is pinned
 	interested bool      // we told it so
 	voted      bool      // it told our address
 	uploadOnly bool      // it wants nothing, though it may not have all (BEP 21)
@@ -192,10 +193,10 @@ func (c *conn) hasUnit(u int) bool { return c.has(c.t.grid.piece(u)) }
 // allowed reports whether the peer serves a unit while it chokes us.
 func (c *conn) allowed(u int) bool { return c.allow[c.t.grid.piece(u)] }
 
-// setHave notes a piece; bounded by what a bitfield may hold.
-func (c *conn) setHave(piece int) error {
+// setHave notes a piece, and tells whether that is news; bounded by what a bitfield may hold.
+func (c *conn) setHave(piece int) (news bool, err error) {
 	if piece < 0 || piece >= wire.MaxBitfield*8 || c.t.info != nil && piece >= c.t.info.NumPieces() {
-		return fmt.Errorf("has piece %d, which does not exist", piece)
+		return false, fmt.Errorf("has piece %d, which does not exist", piece)
 	}
 	if short := piece/8 + 1 - len(c.field); short > 0 {
 		c.field = append(c.field, make([]byte, short)...)
@@ -203,8 +204,9 @@ func (c *conn) setHave(piece int) error {
 	if !c.haveAll && c.field[piece/8]&(0x80>>(piece%8)) == 0 {
 		c.field[piece/8] |= 0x80 >> (piece % 8)
 		c.haveCount++
+		return true, nil
 	}
-	return nil
+	return false, nil
 }
 
 // arrival is one block that came, for the torrent's goroutine.

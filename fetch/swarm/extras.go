@@ -45,10 +45,14 @@ func (t *Torrent) gotLost(c *conn, piece int) error {
 		for p := range n {
 			c.field[p/8] |= 0x80 >> (p % 8)
 		}
+		t.tally(c, true)
 	}
 	if c.has(piece) {
 		c.field[piece/8] &^= 0x80 >> (piece % 8)
 		c.haveCount--
+		if t.rare != nil {
+			t.rare.Lost(piece)
+		}
 		t.interest(c)
 	}
 	return nil

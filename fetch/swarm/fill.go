@@ -50,7 +50,7 @@ func (t *Torrent) peers() []*picker.Peer {
 
 // fillAll asks every peer for what it should bring now: after a change of wants.
 func (t *Torrent) fillAll() {
-	if t.store == nil || t.picks.Len() == 0 {
+	if !t.hungry() {
 		return
 	}
 	s := picker.View(t.peers(), t.clock)
@@ -68,7 +68,7 @@ func (t *Torrent) fillAll() {
 // report tells the downlink what has come and what is needed, so that it can be shared
 // with other torrents.
 func (t *Torrent) report() {
-	n := downlink.Need{Busy: t.store != nil && t.picks.Len() > 0}
+	n := downlink.Need{Busy: t.hungry()}
 	if n.Busy {
 		n.Late, n.Rate = t.picks.Need(t.clock, t.Rate(), downlink.Horizon)
 	}
@@ -78,7 +78,7 @@ func (t *Torrent) report() {
 
 // refill asks c for more, once enough room has come free to be worth a message.
 func (t *Torrent) refill(c *conn) {
-	if t.store == nil || t.picks.Len() == 0 || c.closed {
+	if !t.hungry() || c.closed {
 		return
 	}
 	s := picker.View(t.peers(), t.clock)
@@ -99,7 +99,14 @@ func (t *Torrent) fill(c *conn, s *picker.Swarm, limit, least int) {
 	if room = t.flow.Take(t.clock, room, wire.BlockSize); room == 0 {
 		return // others are more in a hurry; the next tick asks again
 	}
-	asks := t.picks.Next(&c.view, s, room)
+	spare := room
+	if t.reading() {
+		spare = min(room, c.view.Pipe.Spare()-c.view.Pipe.Outstanding()/wire.BlockSize)
+	}
+	asks := t.picks.Next(&c.view, s, room, spare)
+	if more := spare - len(asks); more > 0 && t.pins.want(c, more) {
+		asks = append(asks, t.picks.Next(&c.view, s, room-len(asks), more)...)
+	}
 	t.flow.Return(room-len(asks), wire.BlockSize)
 	if len(asks) == 0 && !c.view.Pipe.Known() && c.view.Pipe.Outstanding() == 0 {
 		asks = t.picks.Explore(&c.view, t.clock, min(room, explore))
@@ -131,7 +138,7 @@ func (t *Torrent) begin(p int) bool {
 		return false
 	}
 	if t.hashes == nil {
-		t.flying.put(newPieceAssembly(p, t.grid.size(p), int64(p)*t.grid.unit, t.info.PieceHash(p), t.store))
+		t.flying.put(newPieceAssembly(p, t.grid.size(p), int64(p)*t.grid.unit, t.info.PieceHash(p), t.store, &t.client.held))
 		return true
 	}
 	t.hashes.need(p) // forgotten, perhaps, since it was wanted
@@ -153,6 +160,9 @@ func (t *Torrent) fail(p int, err error) {
 	delete(t.wants, p)
 	for _, w := range ws {
 		t.unwantPieces(w)
+		if w.class == picker.Background {
+			t.pins.failed(w, err)
+		}
 		w.finish(err)
 	}
 }
@@ -266,6 +276,9 @@ func (t *Torrent) landed(u int) {
 	for _, w := range ws {
 		if w.missing--; w.missing == 0 {
 			w.finish(nil)
+			if w.class == picker.Background {
+				t.pins.closed(w)
+			}
 		}
 	}
 	if t.hashes != nil {

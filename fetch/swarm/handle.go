@@ -75,6 +75,8 @@ func (t *Torrent) part(c *conn) {
 		delete(t.byID, c.id)
 	}
 	t.releaseAll(c)
+	t.tally(c, false)
+	t.pins.part()
 	t.wasted.Add(c.wasted.Load())
 	t.keep(c)
 	t.replaceOnly(c)
@@ -121,9 +123,11 @@ func (t *Torrent) handle(c *conn, m *wire.Message) error {
 	case pp.Bitfield:
 		return t.gotField(c, m.Payload)
 	case pp.HaveAll:
+		t.tally(c, false)
 		c.haveAll, c.field = true, nil
 		t.gotMore(c)
 	case pp.HaveNone:
+		t.tally(c, false)
 		c.haveAll, c.field = false, nil
 		t.giveFast(c)
 	case pp.AllowedFast:
@@ -157,8 +161,10 @@ func (t *Torrent) extended(c *conn, m *wire.Message) error {
 }
 
 func (t *Torrent) gotHave(c *conn, piece int) error {
-	if err := c.setHave(piece); err != nil {
+	if news, err := c.setHave(piece); err != nil {
 		return err
+	} else if news && t.rare != nil {
+		t.rare.Gained(piece)
 	}
 	t.interest(c)
 	if t.store == nil {
@@ -167,8 +173,11 @@ func (t *Torrent) gotHave(c *conn, piece int) error {
 	for u, last := t.grid.of(piece); u < last && t.picks.Len() > 0; u++ {
 		if t.picks.Find(u) != nil {
 			t.refill(c)
-			break
+			return nil
 		}
+	}
+	if t.pins.missing() && c.view.Pipe.Outstanding() == 0 {
+		t.refill(c)
 	}
 	return nil
 }
@@ -177,15 +186,18 @@ func (t *Torrent) gotField(c *conn, field []byte) error {
 	if len(field) > wire.MaxBitfield {
 		return errors.New("bitfield too long")
 	}
+	t.tally(c, false)
 	c.field, c.haveAll, c.haveCount = field, false, 0
 	for _, b := range field {
 		c.haveCount += bits.OnesCount8(b)
 	}
 	if t.info != nil {
 		if err := t.checkField(c); err != nil {
+			c.field, c.haveCount = nil, 0
 			return err
 		}
 	}
+	t.tally(c, true)
 	t.gotMore(c)
 	t.giveFast(c)
 	return nil
@@ -201,6 +213,13 @@ func (t *Torrent) checkField(c *conn) error {
 		return errors.New("bitfield with spare bits set")
 	}
 	return nil
+}
+
+// tally counts what a peer has, or has no more: before that changes as a whole.
+func (t *Torrent) tally(c *conn, gained bool) {
+	if t.rare != nil && !c.haveAll {
+		t.rare.Field(c.field, gained)
+	}
 }
 
 func (t *Torrent) gotMore(c *conn) {
@@ -309,6 +328,7 @@ func (t *Torrent) tick() {
 			t.settle()
 			t.hashes.ask()
 		}
+		t.pins.hurry()
 		t.hedge(picker.View(t.peers(), t.clock))
 		if !t.clock.Before(t.nextNeed) {
 			t.report()

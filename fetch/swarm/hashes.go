@@ -9,6 +9,7 @@ import (
 
 	"github.com/btmount/btmount/fetch/swarm/merkle"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
+	"github.com/btmount/btmount/fetch/swarm/picker"
 	"github.com/btmount/btmount/fetch/swarm/wire"
 )
 
@@ -193,7 +194,7 @@ func (h *hashing) wanted(s *span) (piece int, urgent, ok bool) {
 				if !ok {
 					piece, ok = p, true
 				}
-				if pick.Urgent {
+				if pick.Class == picker.Urgent {
 					return p, true, true
 				}
 			}
@@ -440,21 +441,21 @@ func (h *hashing) fetchWhole(piece int) {
 	if fresh {
 		w = &want{first: first, last: last, done: make(chan error, 1)}
 	}
-	due, urgent := time.Time{}, false
+	due, class := time.Time{}, picker.Background
 	for u := first; u < last; u++ {
 		for _, other := range t.wants[u] {
 			if other != w {
-				urgent = urgent || other.urgent
+				class = max(class, other.class)
 				if due.IsZero() || other.due.Before(due) {
 					due = other.due
 				}
 			}
 		}
 	}
-	if !fresh && w.due.Equal(due) && w.urgent == urgent {
+	if !fresh && w.due.Equal(due) && w.class == class {
 		return
 	}
-	w.due, w.urgent = due, urgent
+	w.due, w.class = due, class
 	h.whole[piece] = w
 	for u := first; u < last; u++ {
 		switch {

@@ -191,8 +191,8 @@ func (t *Torrent) learn(addrs []netip.AddrPort, source string, via netip.Addr) {
 // dial connects to known peers while more are wanted.
 func (p *pool) dial() {
 	t := p.t
-	lost := len(t.conns) == 0 && (t.info == nil || t.picks.Len() > 0)
-	short := lost || t.picks.Len() > 0 && t.useful() < enough
+	lost := len(t.conns) == 0 && (t.info == nil || t.hungry())
+	short := lost || t.hungry() && t.useful() < enough
 	early := func(c *candidate) bool {
 		return (lost || short && !c.idle && c.fails <= often) && t.clock.Sub(c.tried) >= retryGap
 	}
@@ -332,7 +332,7 @@ func (p *pool) tick() {
 	p.t.webTick()
 	p.dial()
 	p.trade()
-	if p.trackers != nil && p.t.picks.Len() > 0 && p.t.useful() < 3 && p.t.clock.Sub(p.searched) > searchGap {
+	if p.trackers != nil && p.t.hungry() && p.t.useful() < 3 && p.t.clock.Sub(p.searched) > searchGap {
 		p.searched = p.t.clock
 		p.trackers.Hurry()
 	}

@@ -1,6 +1,10 @@
 package swarm
 
-import "time"
+import (
+	"time"
+
+	"github.com/btmount/btmount/fetch/swarm/picker"
+)
 
 // A read of few blocks, with no read-ahead behind it, takes two round trips of a path
 // where one would do: libtorrent writes the head of a piece message and its block apart
@@ -45,7 +49,7 @@ func (t *Torrent) pushBehind(last int) {
 		if t.grid.size(u) == 0 || len(t.wants[u]) > 0 || t.store.Known(u) {
 			continue
 		}
-		more := &want{first: u, last: u + 1, missing: 1, due: t.clock.Add(pushFor), done: make(chan error, 1)}
+		more := &want{first: u, last: u + 1, missing: 1, class: picker.Ahead, due: t.clock.Add(pushFor), done: make(chan error, 1)}
 		t.wants[u] = append(t.wants[u], more)
 		t.pushed = append(t.pushed, more)
 		t.pick(u)

@@ -12,7 +12,7 @@ type Share struct {
 
 // shared reports whether the torrent has been seeded enough.
 func (t *Torrent) shared() bool {
-	if t.info == nil || t.picks.Len() > 0 {
+	if t.info == nil || t.hungry() {
 		t.finished = time.Time{}
 		return false
 	}

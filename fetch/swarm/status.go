@@ -151,7 +151,7 @@ func (t *Torrent) status() Status {
 		s.State = "resolving"
 	case t.complete():
 		s.State = "complete"
-	case t.picks.Len() > 0:
+	case t.hungry():
 		s.State = "fetching"
 	default:
 		s.State = "idle"

@@ -82,10 +82,16 @@ func (v *survey) add(p int) {
 	}
 }
 
-// stale reports whether it is time for a look: somebody is connected who would be told of
-// what is not there any more.
+// stale reports whether it is time for a look: something is pinned, or somebody is connected
+// who would be told of what is not there any more.
 func (t *Torrent) stale() bool {
-	if t.store == nil || t.clock.Sub(t.looked) < surveyEvery || t.client.cfg.NoUpload {
+	if t.store == nil || t.clock.Sub(t.looked) < surveyEvery {
+		return false
+	}
+	if t.pins.parts != nil {
+		return true
+	}
+	if t.client.cfg.NoUpload {
 		return false
 	}
 	for c := range t.conns {
@@ -119,6 +125,7 @@ func (t *Torrent) surveyed(v survey) {
 	}
 	t.tellLost(t.stock.gone(&v))
 	t.stock = v
+	t.pins.looked(&v)
 	if (t.doubt || t.complete() && v.left > 0) && !t.moved {
 		t.doubt = false
 		t.left.Store(v.left)

@@ -92,6 +92,8 @@ type Torrent struct {
 	webFrom    network.Origin // of their URLs; tests have typed them
 	idleSeeds  time.Duration  // how long two that want nothing stay connected
 	picks      *picker.Picker
+	rare       *picker.Rarest // which pieces few peers have; set with store
+	pins       pins
 	wants      map[int][]*want  // by unit
 	pushes     []pushing        // to be done, soonest first
 	pushed     []*want          // by push, oldest first
@@ -127,8 +129,8 @@ type want struct {
 	first, last int // units [first, last)
 	missing     int
 	due         time.Time
-	urgent      bool       // due when it was asked for: someone waits
-	done        chan error // capacity 1; sent to when the want is deleted
+	class       picker.Class // Urgent: it was due when it was asked for
+	done        chan error   // capacity 1; sent to when the want is deleted
 }
 
 // failure is what is known of a piece that did not match its hash.
@@ -213,6 +215,7 @@ func newTorrent(c *Client, cfg TorrentConfig) *Torrent {
 		failures: map[int]*failure{}, flying: flying{m: map[int]assembly{}},
 	}
 	t.pool = newPool(c, t)
+	t.pins = pins{t: t, open: map[int]*want{}}
 	t.webFrom = network.File
 	t.left.Store(1)
 	t.extensions = []extension{newMetadata(t), donthave{t}, uploadOnly{t}}
@@ -492,6 +495,7 @@ func (t *Torrent) attach(c *content, stock survey) {
 	if c.grid.tree {
 		t.hashes = newHashing(t, c.grid, c.meta.PieceLayers)
 	}
+	t.rare = picker.NewRarest(c.info.NumPieces())
 	var have []int
 	for p := 0; len(have) < min(t.stock.count, maxTold); p++ {
 		if t.stock.has(p) {
@@ -503,6 +507,7 @@ func (t *Torrent) attach(c *content, stock survey) {
 			p.close(err)
 			continue
 		}
+		t.tally(p, true)
 		t.sendExtended(p) // now with metadata_size
 		t.interest(p)
 		for _, piece := range have {

@@ -49,7 +49,11 @@ func (t *Torrent) want(w *want) {
 		w.finish(errors.New("metadata not yet known"))
 		return
 	}
-	w.urgent = !w.due.After(t.clock)
+	w.class = picker.Ahead
+	if !w.due.After(t.clock) {
+		w.class = picker.Urgent
+	}
+	t.pins.read = t.clock
 	fresh := false
 	for p := w.first; p < w.last; p++ {
 		if t.grid.size(p) == 0 || t.store.Known(p) {
@@ -69,7 +73,7 @@ func (t *Torrent) want(w *want) {
 		w.finish(nil)
 		return
 	}
-	if w.urgent && t.hashes != nil {
+	if w.class == picker.Urgent && t.hashes != nil {
 		t.push(w)
 	}
 	if t.complete() {
@@ -83,19 +87,19 @@ func (t *Torrent) want(w *want) {
 
 // pick brings the picker in line with who wants unit p; true if that makes it more urgent.
 func (t *Torrent) pick(p int) bool {
-	due, urgent := time.Time{}, false
+	due, class := time.Time{}, picker.Background
 	for _, w := range t.wants[p] {
-		urgent = urgent || w.urgent
+		class = max(class, w.class)
 		if due.IsZero() || w.due.Before(due) {
 			due = w.due
 		}
 	}
 	if old := t.picks.Find(p); old != nil {
-		if old.Due.Equal(due) && old.Urgent == urgent {
+		if old.Due.Equal(due) && old.Class == class {
 			return false
 		}
-		sooner := due.Before(old.Due) || urgent && !old.Urgent
-		t.picks.Want(p, old.Size, due, urgent, nil)
+		sooner := due.Before(old.Due) || class > old.Class
+		t.picks.Want(p, old.Size, due, class, nil)
 		return sooner
 	}
 	if i := slices.Index(t.parked, p); i >= 0 {
@@ -105,7 +109,7 @@ func (t *Torrent) pick(p int) bool {
 	if a := t.flying.find(p); a != nil {
 		here = a.here
 	}
-	t.picks.Want(p, t.grid.size(p), due, urgent, here)
+	t.picks.Want(p, t.grid.size(p), due, class, here)
 	if t.hashes != nil {
 		t.hashes.need(p)
 	}

@@ -78,7 +78,7 @@ func (t *Torrent) webTick() {
 	if t.store == nil || len(t.webs) == 0 {
 		return
 	}
-	if t.picks.Len() > 0 {
+	if t.hungry() {
 		t.webWanted = t.clock
 	}
 	idle, open := t.clock.Sub(t.webWanted) > webIdle, 0
@@ -90,7 +90,7 @@ func (t *Torrent) webTick() {
 			w.conn.close(errIdle)
 		}
 	}
-	if t.picks.Len() == 0 {
+	if !t.hungry() {
 		return
 	}
 	for _, w := range t.webs {

@@ -25,7 +25,7 @@ func (k *Picker) Hedge(s *Swarm, budget int) (twice []Twice) {
 	}
 	var at map[blockID]time.Time
 	for _, p := range k.pieces {
-		if !p.Urgent && p.Due.After(s.now.Add(time.Second)) || budget < wire.BlockSize {
+		if p.Class != Urgent && p.Due.After(s.now.Add(time.Second)) || budget < wire.BlockSize {
 			break
 		}
 		if p.Only != nil || p.free > 0 {

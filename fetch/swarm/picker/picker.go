@@ -72,12 +72,21 @@ type Request struct {
 	Skipped      int       // later requests that were answered before
 }
 
+// Class says who wants a piece. A higher one goes first, whatever is due when.
+type Class int8
+
+const (
+	Background Class = iota // nobody reads it: it is to be kept
+	Ahead                   // a reader will want it
+	Urgent                  // someone waits for it
+)
+
 // Piece is a piece that someone wants.
 type Piece struct {
 	Index  int
 	Size   int
 	Due    time.Time
-	Urgent bool  // someone waits for it, not only will
+	Class  Class
 	Only   *Peer // after a hash failure: the one peer that may bring it
 	blocks []block
 	free   int // blocks with no owner and not here
@@ -93,12 +102,15 @@ type block struct {
 // Left returns the bytes that have not arrived.
 func (p *Piece) Left() int { return p.left }
 
+// Free returns how many blocks have not arrived and were asked of nobody.
+func (p *Piece) Free() int { return p.free }
+
 // BlockSize returns the length of block b.
 func (p *Piece) BlockSize(b int) int { return min(wire.BlockSize, p.Size-b*wire.BlockSize) }
 
 // Picker holds the wanted pieces of one torrent.
 type Picker struct {
-	pieces []*Piece // urgent ones first, by due time, then index
+	pieces []*Piece // by class, due time, then index
 	index  map[int]*Piece
 }
 
@@ -108,24 +120,21 @@ func New() *Picker { return &Picker{index: map[int]*Piece{}} }
 // order puts what someone waits for first: read-ahead whose time has passed while
 // nobody waits for it (a paused player's, say) is not late.
 func order(a, b *Piece) int {
-	if a.Urgent != b.Urgent {
-		if a.Urgent {
-			return -1
-		}
-		return 1
-	}
-	return cmp.Or(a.Due.Compare(b.Due), cmp.Compare(a.Index, b.Index))
+	return cmp.Or(cmp.Compare(b.Class, a.Class), a.Due.Compare(b.Due), cmp.Compare(a.Index, b.Index))
 }
 
 // Len returns the number of wanted pieces.
 func (k *Picker) Len() int { return len(k.pieces) }
+
+// Reading reports whether anything is wanted for a reader.
+func (k *Picker) Reading() bool { return len(k.pieces) > 0 && k.pieces[0].Class > Background }
 
 // Find returns a wanted piece, or nil.
 func (k *Picker) Find(index int) *Piece { return k.index[index] }
 
 // Want adds a piece, or moves it to another due time. here tells which blocks have
 // arrived before.
-func (k *Picker) Want(index, size int, due time.Time, urgent bool, here func(block int) bool) *Piece {
+func (k *Picker) Want(index, size int, due time.Time, class Class, here func(block int) bool) *Piece {
 	p := k.index[index]
 	if p == nil {
 		p = &Piece{Index: index, Size: size, left: size}
@@ -142,7 +151,7 @@ func (k *Picker) Want(index, size int, due time.Time, urgent bool, here func(blo
 	} else {
 		k.remove(p)
 	}
-	p.Due, p.Urgent = due, urgent
+	p.Due, p.Class = due, class
 	at, _ := slices.BinarySearchFunc(k.pieces, p, order)
 	k.pieces = slices.Insert(k.pieces, at, p)
 	return p
@@ -296,11 +305,11 @@ func (s *Swarm) Rate() (sum float64) {
 func (k *Picker) Need(now time.Time, rate float64, horizon time.Duration) (late bool, need float64) {
 	sum := 0.0
 	for i, p := range k.pieces {
-		if p.Urgent {
+		if p.Class == Urgent {
 			return true, math.Inf(1)
 		}
 		left := p.Due.Sub(now)
-		if left > horizon || i == lookAhead {
+		if left > horizon || p.Class == Background || i == lookAhead {
 			break
 		}
 		if sum += float64(p.left); left <= 0 {
@@ -359,7 +368,7 @@ func (t *team) moved(at float64) (n float64) {
 func (k *Picker) Share(s *Swarm) int {
 	n := 0
 	for _, p := range k.pieces {
-		if !p.Urgent {
+		if p.Class != Urgent {
 			break
 		}
 		n += p.free
@@ -367,12 +376,16 @@ func (k *Picker) Share(s *Swarm) int {
 	return (n + len(s.peers) - 1) / max(1, len(s.peers))
 }
 
-// Next assigns up to room blocks to peer and returns them in the order to ask.
-func (k *Picker) Next(peer *Peer, s *Swarm, room int) (ask []Request) {
+// Next assigns up to room blocks to peer and returns them in the order to ask. Of what
+// nobody reads it assigns no more than spare.
+func (k *Picker) Next(peer *Peer, s *Swarm, room, spare int) (ask []Request) {
 	before := 0 // bytes still to be asked for of all pieces ahead
 	tried, skip := 0, 0
 	for _, p := range k.pieces {
-		if room <= 0 || tried == deepest {
+		if p.Class == Background {
+			room = min(room, len(ask)+spare)
+		}
+		if len(ask) >= room || tried == deepest {
 			break
 		}
 		if p.free > 0 && before >= skip && p.may(peer, s.now) {

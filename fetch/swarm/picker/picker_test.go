@@ -66,7 +66,7 @@ func (s *sim) fill() {
 	for _, q := range v.Peers() {
 		for _, p := range s.peers {
 			if &p.Peer == q {
-				s.send(p, s.pick.Next(q, v, q.Pipe.Limit(s.pick.Share(v))-q.Pipe.Outstanding()/blockLen))
+				s.send(p, s.pick.Next(q, v, q.Pipe.Limit(s.pick.Share(v))-q.Pipe.Outstanding()/blockLen, 1<<20))
 			}
 		}
 	}
@@ -146,7 +146,7 @@ func (s *sim) bring(pieces ...int) time.Duration {
 	s.t.Helper()
 	start := s.now
 	for _, p := range pieces {
-		s.pick.Want(p, piece, s.now, false, nil)
+		s.pick.Want(p, piece, s.now, Ahead, nil)
 	}
 	s.fill()
 	for s.pick.Len() > 0 {
@@ -260,12 +260,12 @@ func TestSequentialUsesTheWholeLink(t *testing.T) {
 func TestUrgentPieceOvertakesReadAhead(t *testing.T) {
 	s := newSim(t, seeder(2e6, 50e6), seeder(2e6, 50e6))
 	for p := range 32 {
-		s.pick.Want(p, piece, s.now.Add(time.Duration(p)*250*time.Millisecond), false, nil)
+		s.pick.Want(p, piece, s.now.Add(time.Duration(p)*250*time.Millisecond), Ahead, nil)
 	}
 	s.fill()
 	s.rest(2 * time.Second)
 	start := s.now
-	s.pick.Want(500, piece, s.now, true, nil)
+	s.pick.Want(500, piece, s.now, Urgent, nil)
 	s.fill()
 	for s.at[500].IsZero() {
 		s.step()
@@ -312,20 +312,20 @@ func TestOnlyAndChokedAndRefused(t *testing.T) {
 	a, b, c := &s.peers[0].Peer, &s.peers[1].Peer, &s.peers[2].Peer
 	b.Choked, b.Allow = true, func(p int) bool { return p == 7 }
 	c.Refuse = map[int]time.Time{6: s.now.Add(time.Second)}
-	s.pick.Want(6, piece, s.now, false, nil)
+	s.pick.Want(6, piece, s.now, Ahead, nil)
 	v := View(s.views(), s.now)
-	if n := len(s.pick.Next(b, v, 5)); n != 0 {
+	if n := len(s.pick.Next(b, v, 5, 0)); n != 0 {
 		t.Errorf("a choked peer was asked for %d blocks", n)
 	}
-	if n := len(s.pick.Next(c, v, 5)); n != 0 {
+	if n := len(s.pick.Next(c, v, 5, 0)); n != 0 {
 		t.Errorf("a piece was asked again of who refused it: %d", n)
 	}
-	p7 := s.pick.Want(7, piece, s.now, false, nil)
-	if n := len(s.pick.Next(b, v, 2)); n != 2 {
+	p7 := s.pick.Want(7, piece, s.now, Ahead, nil)
+	if n := len(s.pick.Next(b, v, 2, 0)); n != 2 {
 		t.Errorf("allowed fast piece: %d blocks", n)
 	}
 	p7.Only = c
-	for _, r := range s.pick.Next(a, v, 200) {
+	for _, r := range s.pick.Next(a, v, 200, 0) {
 		if r.Piece == 7 {
 			t.Fatal("a piece reserved for one peer was asked of another")
 		}
@@ -342,7 +342,7 @@ func TestBooks(t *testing.T) {
 		p := &s.peers[r.IntN(3)].Peer
 		switch r.IntN(7) {
 		case 0:
-			s.pick.Want(i, size(i), s.now.Add(time.Duration(r.IntN(9))*time.Second), r.IntN(2) == 0, nil)
+			s.pick.Want(i, size(i), s.now.Add(time.Duration(r.IntN(9))*time.Second), Class(r.IntN(3)), nil)
 		case 1:
 			for o, blocks := range s.pick.Unwant(i) {
 				for _, b := range blocks {
@@ -350,7 +350,7 @@ func TestBooks(t *testing.T) {
 				}
 			}
 		case 2:
-			s.pick.Next(p, View(s.views(), s.now), r.IntN(6))
+			s.pick.Next(p, View(s.views(), s.now), r.IntN(6), r.IntN(3))
 		case 3:
 			s.pick.Got(i, r.IntN(3), p)
 		case 4:
@@ -392,13 +392,13 @@ func BenchmarkNext(b *testing.B) {
 		peers = append(peers, p)
 	}
 	for p := range 6400 {
-		pick.Want(p, piece, now.Add(time.Duration(p)*time.Millisecond), false, nil)
+		pick.Want(p, piece, now.Add(time.Duration(p)*time.Millisecond), Ahead, nil)
 	}
 	b.ReportAllocs()
 	blocks := 0
 	for i := 0; b.Loop(); i++ {
 		p := peers[i%200]
-		for _, r := range pick.Next(p, View(peers, now), 8) {
+		for _, r := range pick.Next(p, View(peers, now), 8, 0) {
 			blocks++
 			p.Done(r.Piece, r.Block)
 			p.Pipe.Gone(r.Size)
@@ -465,12 +465,12 @@ func TestUnknownPeerIsExplored(t *testing.T) {
 	late.Choked = true
 	s.bring(0, 1) // the first one is known now
 	for p := range 8 {
-		s.pick.Want(10+p, 1<<20, s.now, true, nil)
+		s.pick.Want(10+p, 1<<20, s.now, Urgent, nil)
 	}
 	s.fill()
 	late.Choked = false
 	v := View(s.views(), s.now)
-	if asks := s.pick.Next(&late.Peer, v, 6); len(asks) > 0 {
+	if asks := s.pick.Next(&late.Peer, v, 6, 0); len(asks) > 0 {
 		t.Fatalf("it is in time with %v: this test shows nothing", asks)
 	}
 	free := s.pick.Find(17).free
@@ -490,12 +490,12 @@ func TestProbeOwnsNothing(t *testing.T) {
 	s := newSim(t, seeder(1e6, 1e6), seeder(1e6, 1e6))
 	silent, other := s.peers[0], s.peers[1]
 	silent.Mute = true
-	s.pick.Want(3, 2*blockLen, s.now, true, nil)
+	s.pick.Want(3, 2*blockLen, s.now, Urgent, nil)
 	r, ok := s.pick.Probe(&silent.Peer, s.now)
 	if !ok || r.Piece != 3 || r.Block != 1 || !silent.Mute || len(silent.Asked) != 1 {
 		t.Fatalf("probe %+v, %v", r, ok)
 	}
-	if asks := s.pick.Next(&other.Peer, View(s.views(), s.now), 6); len(asks) != 2 {
+	if asks := s.pick.Next(&other.Peer, View(s.views(), s.now), 6, 0); len(asks) != 2 {
 		t.Errorf("the other peer was asked for %v", asks)
 	}
 	if _, ok := s.pick.Probe(&Peer{Has: func(int) bool { return false }}, s.now); ok {
@@ -508,16 +508,16 @@ func TestProbeOwnsNothing(t *testing.T) {
 func TestPassedOverPieceIsAskedElsewhere(t *testing.T) {
 	s := newSim(t, seeder(4e6, 20e6), seeder(4e6, 20e6))
 	s.bring(0, 1)
-	s.pick.Want(7, 4*blockLen, s.now, true, nil)
+	s.pick.Want(7, 4*blockLen, s.now, Urgent, nil)
 	first := s.peers[0]
-	asks := s.pick.Next(&first.Peer, View([]*Peer{&first.Peer}, s.now), 4)
+	asks := s.pick.Next(&first.Peer, View([]*Peer{&first.Peer}, s.now), 4, 0)
 	if len(asks) != 4 {
 		t.Fatalf("asked %v", asks)
 	}
 	if twice := s.pick.Hedge(View(s.views(), s.now), 1<<20); len(twice) > 0 {
 		t.Errorf("asked twice at once: %v", twice)
 	}
-	s.pick.Want(8, 1<<20, s.now.Add(time.Hour), false, nil)
+	s.pick.Want(8, 1<<20, s.now.Add(time.Hour), Ahead, nil)
 	if n := first.PassedOver(s.now.Add(time.Second)); n > 0 {
 		t.Errorf("%d bytes of a peer that is merely late are passed over", n)
 	}

@@ -180,6 +180,15 @@ func (p *Pipe) Limit(share int) int {
 	return min(max(2, int(n)), p.Most())
 }
 
+// Spare returns how many blocks may be on the way of what nobody reads, while others are
+// read: what the path holds, and hardly a queue, since the next seek waits behind all of it.
+func (p *Pipe) Spare() int {
+	if !p.Known() {
+		return min(unknownLimit, p.Most())
+	}
+	return min(max(1, int(p.Rate()*(p.RTT+TargetQueue/6).Seconds()/wire.BlockSize)), p.Most())
+}
+
 // Most returns how many blocks may ever be on the way: an eighth less than the peer's
 // queue holds, because what comes too many is dropped, by Transmission without a word.
 func (p *Pipe) Most() int {

@@ -1,0 +1,230 @@
+package swarm
+
+import (
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/btmount/btmount/cache/extent"
+	"github.com/btmount/btmount/fetch/swarm/metainfo"
+)
+
+// whole waits until all of a torrent is there.
+func (p *peer) whole(t testing.TB) {
+	t.Helper()
+	p.ask(t, "all is there", func(tr *Torrent) bool { return tr.complete() })
+}
+
+// What is pinned comes though nobody reads it, and nothing else does.
+func TestPinned(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			dir := sample(t, 3<<20)
+			meta := makeTorrent(t, dir, kind)
+			l := leech(t, meta, Config{}, seed(t, meta, dir, Config{}), seed(t, meta, dir, Config{}))
+			big := meta.Info.Files[0]
+			for _, f := range meta.Info.Files {
+				if f.Length > big.Length {
+					big = f
+				}
+			}
+			half := extent.Extent{Off: big.Offset, Len: big.Length / 2}
+			l.torrent.Pin(half)
+			l.ask(t, "half of the file is there", func(tr *Torrent) bool {
+				return l.object.PresentIn(half) == half.Len && len(tr.pins.open) == 0
+			})
+			grid := newGrid(meta)
+			l.object.Each(func(u int) {
+				if e := extent.Unit(int64(grid.piece(u)), meta.Info.PieceLength, meta.Info.Length); e.Clip(half).Empty() {
+					t.Errorf("unit %d came, which is not pinned", u)
+				}
+			})
+			l.torrent.Pin(extent.Extent{Len: meta.Info.Length})
+			l.whole(t)
+			same(t, l.object, meta.Info, dir)
+			l.ask(t, "nothing is wanted any more", func(tr *Torrent) bool {
+				return !tr.hungry() && len(tr.wants) == 0 && tr.pins.units == 0 && tr.client.held.Load() == 0
+			})
+		})
+	}
+}
+
+// Pieces that one peer alone has come before those that several have.
+func TestPinnedRarestFirst(t *testing.T) {
+	dir := sample(t, 8<<20)
+	meta := makeTorrent(t, dir, "v1")
+	rare := func(p int) bool { return p%2 == 1 }
+	some := func() *peer { // it has every other piece, and serves next to nothing
+		return start(t, Config{EachUp: 1}, meta, TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info}, func(*Torrent) Store {
+			f, err := NewFiles(meta, dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { f.Close() })
+			s := &forgetful{Store: f, gone: map[int]bool{}}
+			for p := range meta.Info.NumPieces() {
+				if rare(p) {
+					s.gone[p] = true
+				}
+			}
+			return s
+		})
+	}
+	l := leech(t, meta, Config{}, seed(t, meta, dir, Config{EachUp: 4 << 20}), some(), some(), some())
+	unchoked(t, l, 4)
+	l.torrent.Pin(extent.Extent{Len: meta.Info.Length})
+	l.whole(t)
+	s, _ := l.torrent.Status(t.Context())
+	first, n := s.Recent[:len(s.Recent)/2], 0
+	for _, r := range first {
+		if rare(r.Piece) {
+			n++
+		}
+	}
+	t.Logf("of the first %d pieces %d are rare; %d came", len(first), n, len(s.Recent))
+	if n < len(first)*3/4 {
+		t.Errorf("of the first %d pieces %d are those that one peer alone has", len(first), n)
+	}
+}
+
+// A read does not wait for what is pinned.
+func TestReadGoesBeforePins(t *testing.T) {
+	dir := sample(t, 8<<20)
+	meta := makeTorrent(t, dir, "v1")
+	l := leech(t, meta, Config{}, seed(t, meta, dir, Config{EachUp: 2 << 20}))
+	l.torrent.Pin(extent.Extent{Len: meta.Info.Length})
+	l.ask(t, "something came", func(tr *Torrent) bool { return tr.fetched.Load() > 0 })
+	last := -1
+	l.ask(t, "a piece that is not on its way", func(tr *Torrent) bool {
+		for p := range meta.Info.NumPieces() {
+			if tr.flying.find(p) == nil && !tr.store.Known(p) {
+				last = p
+			}
+		}
+		return true
+	})
+	if last < 0 {
+		t.Fatal("everything is on its way at once")
+	}
+	before := l.torrent.fetched.Load()
+	if err := l.torrent.Fetch(within(t, 30*time.Second), extent.Unit(int64(last), meta.Info.PieceLength, meta.Info.Length), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	came, left := l.torrent.fetched.Load()-before, l.torrent.left.Load()
+	t.Logf("%d bytes came meanwhile, %d are left", came, left)
+	if came > 2<<20 {
+		t.Errorf("a read of one piece had to wait for %d bytes", came)
+	}
+	l.whole(t)
+}
+
+// A slow peer does not hold up the end: what it owes is asked of another as well.
+func TestPinnedEnd(t *testing.T) {
+	dir := sample(t, 4<<20)
+	meta := makeTorrent(t, dir, "v1")
+	slow := seed(t, meta, dir, Config{EachUp: 40 << 10})
+	l := leech(t, meta, Config{}, slow, seed(t, meta, dir, Config{}))
+	unchoked(t, l, 2)
+	l.torrent.Pin(extent.Extent{Len: meta.Info.Length})
+	l.whole(t)
+	same(t, l.object, meta.Info, dir)
+	l.ask(t, "late blocks were asked twice", func(tr *Torrent) bool { return tr.duplicates > 0 })
+}
+
+// tight is a store that takes nothing while it is full.
+type tight struct {
+	Store
+	full atomic.Bool
+}
+
+func (s *tight) Begin(u int) error {
+	if s.full.Load() {
+		return errors.New("full")
+	}
+	return s.Store.Begin(u)
+}
+
+// A store that is full stops it, and the next look goes on; it finds what is gone as well.
+func TestPinnedGoesOn(t *testing.T) {
+	dir := sample(t, 2<<20)
+	meta := makeTorrent(t, dir, "v1")
+	o := object(t, meta)
+	store := &tight{Store: o}
+	store.full.Store(true)
+	s := seed(t, meta, dir, Config{})
+	l := start(t, Config{NoUpload: true}, meta, TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info, Peers: peersAt(s)}, func(*Torrent) Store { return store })
+	l.object = o
+	l.torrent.Pin(extent.Extent{Len: meta.Info.Length})
+	l.ask(t, "it pauses", func(tr *Torrent) bool { return tr.pins.paused && !tr.hungry() && len(tr.pins.open) == 0 })
+	store.full.Store(false)
+	again := func(tr *Torrent) bool { tr.looked = time.Time{}; return true } // a minute later
+	l.ask(t, "a look", again)
+	l.whole(t)
+	l.torrent.post(func() {
+		l.torrent.store = &forgetful{Store: store, gone: map[int]bool{2: true, 3: true}}
+		l.torrent.looked = time.Time{}
+	})
+	l.ask(t, "what is gone came again", func(tr *Torrent) bool { return tr.store.Has(2) && tr.store.Has(3) })
+}
+
+// When the only peer that has a piece leaves, the piece waits for the next one.
+func TestPinnedWaitsForPeers(t *testing.T) {
+	for _, kind := range []string{"v1", "v2"} {
+		dir := sample(t, 4<<20)
+		meta := makeTorrent(t, dir, kind)
+		first := seed(t, meta, dir, Config{EachUp: 1 << 20})
+		l := leech(t, meta, Config{}, first)
+		l.torrent.Pin(extent.Extent{Len: meta.Info.Length})
+		l.ask(t, "something came", func(tr *Torrent) bool { return tr.fetched.Load() > 0 })
+		first.stop()
+		l.ask(t, "nothing is on its way", func(tr *Torrent) bool {
+			return len(tr.conns) == 0 && len(tr.pins.open) == 0 && tr.picks.Len() == 0 && tr.rare.Len() > 0
+		})
+		next := seed(t, meta, dir, Config{})
+		l.torrent.post(func() { l.torrent.found(peersAt(next), "given", addr(next.client).Addr()) })
+		l.whole(t)
+		same(t, l.object, meta.Info, dir)
+	}
+}
+
+// Early blocks beyond the bound are not kept in memory, and the piece is right all the same.
+func TestHeldIsBounded(t *testing.T) {
+	dir := sample(t, 1<<20)
+	meta := makeTorrent(t, dir, "v1")
+	s, l := seed(t, meta, dir, Config{}), object(t, meta)
+	var held atomic.Int64
+	held.Store(maxHeld - 20<<10) // one more block
+	p := newGrid(meta).units() / 2
+	if err := l.Begin(p); err != nil {
+		t.Fatal(err)
+	}
+	a := newPieceAssembly(p, int(meta.Info.PieceSize(p)), int64(p)*meta.Info.PieceLength, meta.Info.PieceHash(p), l, &held)
+	content := make([]byte, meta.Info.PieceSize(p))
+	if err := s.torrent.served.Load().store.ReadPresent(content, int64(p)*meta.Info.PieceLength); err != nil {
+		t.Fatal(err)
+	}
+	from := &conn{}
+	for b := len(a.state) - 1; b >= 0; b-- { // each overtakes all before it
+		want := stored
+		if b == 0 {
+			want = complete
+		}
+		if o, err := a.accept(b, content[b*16<<10:min((b+1)*16<<10, len(content))], from); o != want || err != nil {
+			t.Fatalf("block %d: %v %v", b, o, err)
+		}
+		if n := held.Load(); n > maxHeld {
+			t.Fatalf("%d bytes are held", n)
+		}
+	}
+	if n := held.Load(); n != maxHeld-20<<10 || !l.Has(p) {
+		t.Errorf("%d bytes are held at the end; there: %v", n-(maxHeld-20<<10), l.Has(p))
+	}
+	b := newPieceAssembly(p, 64<<10, 0, metainfo.InfoHash{}, l, &held)
+	if o, err := b.accept(3, content[:16<<10], from); o != stored || err != nil {
+		t.Fatal(o, err)
+	}
+	if b.stop(); held.Load() != maxHeld-20<<10 {
+		t.Error("a piece that was given up still holds memory")
+	}
+}
