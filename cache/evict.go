@@ -84,13 +84,13 @@ func (s *Store) evict(need int64) (freed int64) {
 	return freed
 }
 
-// evictDormant removes the longest unused folder that no object has open, if it was last
-// used at stamp at the latest.
+// evictDormant removes the longest unused folder that no object has open and of which nothing
+// is pinned, if it was last used at stamp at the latest.
 func (s *Store) evictDormant(stamp uint32) int64 {
 	s.mu.Lock()
 	oldest := ""
 	for name, d := range s.dormant {
-		if s.stamp(d.at) <= stamp && (oldest == "" || d.at.Before(s.dormant[oldest].at)) {
+		if s.pins[Key(name)] == nil && s.stamp(d.at) <= stamp && (oldest == "" || d.at.Before(s.dormant[oldest].at)) {
 			oldest = name
 		}
 	}

@@ -266,7 +266,7 @@ func (o *Object) drop(u int) int64 {
 func (o *Object) evict(u int, stamp uint32) int64 {
 	o.mu.Lock()
 	_, busy := o.checking[u]
-	stay := busy || o.closed || o.stamps[u] != stamp || o.wantedLocked(u)
+	stay := busy || o.closed || o.stamps[u] != stamp || o.wantedLocked(u) || o.pinned != nil && o.pinned.has(u)
 	o.mu.Unlock()
 	if stay {
 		return 0
@@ -288,7 +288,7 @@ func (o *Object) candidates(c []candidate) []candidate {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for u := range o.units {
-		if o.present.has(u) || o.suspect.has(u) {
+		if (o.present.has(u) || o.suspect.has(u)) && (o.pinned == nil || !o.pinned.has(u)) {
 			c = append(c, candidate{obj: o, unit: u, stamp: o.stamps[u]})
 		}
 	}

@@ -69,6 +69,7 @@ type Object struct {
 	suspect  bitmap    // recorded, to be hashed before use; never also present
 	filling  bitmap    // charged and being written; never also present
 	leaving  bitmap    // evicted, its hole not yet punched
+	pinned   bitmap    // never evicted; nil: none, immutable
 	checking map[int]struct{}
 	places   []uint32 // the record of each unit in the journal; nil without tags
 	stamps   []uint32 // last use, Store.clock; 0 = an earlier session
@@ -97,6 +98,7 @@ func (s *Store) Object(l Layout) (*Object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache of %s: %w", l.Key, err)
 	}
+	o.pinLocked(s.pins[l.Key])
 	s.used += loaded - s.dormant[string(l.Key)].bytes
 	delete(s.dormant, string(l.Key))
 	s.objects[l.Key] = o

@@ -49,6 +49,7 @@ type Store struct {
 	used    int64 // charged bytes of objects and dormant folders
 	objects map[Key]*Object
 	dormant map[string]dormant // folders of objects that are not open, by folder name
+	pins    map[Key]*pin
 }
 
 type dormant struct {
@@ -95,7 +96,7 @@ func Open(cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, log: cfg.Logger, lock: lock, pool: newPool(cfg.OpenFiles), start: time.Now(),
 		hashing: make(chan struct{}, 1), kick: make(chan struct{}, 1),
-		limit: cfg.Limit, objects: map[Key]*Object{}, dormant: map[string]dormant{},
+		limit: cfg.Limit, objects: map[Key]*Object{}, dormant: map[string]dormant{}, pins: map[Key]*pin{},
 	}
 	if err := s.begin(objects); err != nil {
 		lock.Close()
