@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -122,6 +123,7 @@ func mountFlags() []cli.Flag {
 		under("Disk",
 			stringFlag("cache-dir", cacheDir(), "`FOLDER` for what was read; must not lie in the mount", "cache"),
 			stringFlag("cache-size", "10GiB", "most `BYTES` of it, counted as real blocks on disk"),
+			listFlag("pin", "`PATTERN` of paths below torrents/, such as 'Film' or '*/*.mkv', where a folder stands for all in it: what matches is fetched in the background, rarest pieces first, and never evicted; in the environment lines separate them"),
 			stateFlag(),
 		),
 		append(swarmFlags(), under("Peers", boolFlag("no-upload", "never send a byte of content to peers"))...),
@@ -293,6 +295,23 @@ func (r *reader) peers(cfg daemon.Config) (out []netip.AddrPort) {
 	return out
 }
 
+// patterns reads patterns of paths below torrents/. They may have spaces: in the
+// environment one stands on each line.
+func (r *reader) patterns(flag string) (all []string) {
+	var list []string
+	for _, v := range r.c.StringSlice(flag) {
+		list = append(list, strings.Split(v, "\n")...)
+	}
+	for _, v := range list {
+		p := path.Clean("/" + v)[1:]
+		if _, err := path.Match(p, ""); err != nil || p == "" {
+			r.wrong(flag, v, "give a path below torrents/, in which * and ? stand for what is between two slashes, such as 'Film' or '*/*.mkv'")
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
 func (r *reader) trackers() []string {
 	all := r.list("tracker")
 	for _, v := range all {
@@ -334,6 +353,7 @@ func (r *reader) mountConfig() daemon.Config {
 	cfg.AllowOther, cfg.NoUpload = r.c.Bool("allow-other"), r.c.Bool("no-upload")
 	cfg.ReadTimeout = r.time("read-timeout")
 	cfg.CacheDir, cfg.CacheSize = r.folder("cache-dir"), r.size("cache-size")
+	cfg.Pins = r.patterns("pin")
 	return cfg
 }
 

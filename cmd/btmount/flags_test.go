@@ -106,6 +106,11 @@ func TestValues(t *testing.T) {
 		flag, value string
 		ok          bool
 	}{
+		{"pin", "*/*.mkv", true},
+		{"pin", "/Film [[]1080p]/", true},
+		{"pin", "Film [1080p", false},
+		{"pin", "/", false},
+		{"pin", "", false},
 		{"cache-size", "10GiB", true},
 		{"cache-size", "1.5 GB", true},
 		{"cache-size", "1048576", true},
@@ -172,7 +177,7 @@ func TestValues(t *testing.T) {
 }
 
 // asked are the flags that a user was promised.
-var asked = strings.Fields(`cache-dir cache-size state-dir listen peer tracker no-dht no-lsd dht-bootstrap no-upload read-timeout
+var asked = strings.Fields(`cache-dir pin cache-size state-dir listen peer tracker no-dht no-lsd dht-bootstrap no-upload read-timeout
 	up-limit down-limit torrent-up-limit torrent-down-limit seed-ratio seed-time max-peers max-connections max-half-open encryption bind proxy proxy-password-file blocklist allow-other log-level log-format config strict daemon`)
 
 // Every flag of every command can be given by environment, and what is given arrives.

@@ -140,6 +140,9 @@ func (d *Daemon) addOne(r ready) (err error) {
 	if t.short != (metainfo.InfoHash{}) && d.byHash[t.short] == nil {
 		d.byHash[t.short] = t
 	}
+	d.mu.Unlock()
+	t.pinMatches()
+	d.mu.Lock()
 	live := d.ctx != nil && (len(d.torrents) <= warmStart || r.shape == nil)
 	d.mu.Unlock()
 	if live {

@@ -61,6 +61,10 @@ type Config struct {
 	Blocklists     []string      // files and URLs
 	Idle           time.Duration // after which a torrent that nobody reads goes to sleep; 0 means 5 min
 
+	// Pins are patterns of paths below torrents/: what matches is fetched in the
+	// background and never evicted.
+	Pins []string
+
 	Logger *slog.Logger
 }
 
@@ -87,6 +91,7 @@ type Daemon struct {
 	ctx      context.Context // of the swarm; nil unless Run runs
 	torrents []*torrent      // in the order added
 	byHash   map[metainfo.InfoHash]*torrent
+	pinned   []*torrent            // those of which something is pinned
 	up       map[*torrent]struct{} // those that are more than dormant
 }
 

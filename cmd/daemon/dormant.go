@@ -93,6 +93,7 @@ func (t *torrent) prepareLocked(meta *metainfo.Meta) (*parts, error) {
 		return nil, err
 	}
 	p := &parts{meta: meta, object: object}
+	t.pinLocked(p)
 	t.parts.Store(p)
 	t.daemon.scheduler.Add(fetch.Target{Object: object, Download: t})
 	t.daemon.note(t)
@@ -176,6 +177,9 @@ func (t *torrent) wake() (*swarm.Torrent, error) {
 		sw.Attach(p.meta, p.object)
 	}
 	s := &session{swarm: sw}
+	if w := t.pins.Load(); w != nil {
+		w.start(s)
+	}
 	if !t.daemon.join(t, s) {
 		t.daemon.client.Remove(sw)
 		return nil, errStopping
@@ -366,6 +370,7 @@ func (d *Daemon) lull(ctx context.Context) {
 
 // calm is one round of lull.
 func (d *Daemon) calm(now time.Time, idle time.Duration) {
+	pinning := d.fetchPinned(now, idle)
 	d.mu.Lock()
 	up := slices.Collect(maps.Keys(d.up))
 	d.mu.Unlock()
@@ -392,7 +397,7 @@ func (d *Daemon) calm(now time.Time, idle time.Duration) {
 		if n := s.swarm.Uploaded(); n != s.uploaded {
 			s.uploaded, s.shared = n, now
 		}
-		keep := t.resolving() || t.fetches.Load() > 0 || now.Sub(last) < idle || now.Sub(s.shared) < idle
+		keep := pinning[t] || t.resolving() || t.fetches.Load() > 0 || now.Sub(last) < idle || now.Sub(s.shared) < idle
 		if t.shares() {
 			keep = keep || shared < maxShared
 			shared++

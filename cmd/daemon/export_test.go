@@ -58,3 +58,6 @@ func (d *Daemon) Plant(h metainfo.InfoHash) error {
 	}
 	return err
 }
+
+// Pinned tells whether a pattern of --pin matches a path.
+func Pinned(pattern, path string) bool { return pinned(pattern, path) }

@@ -40,6 +40,11 @@ type TorrentStatus struct {
 	FilesOf     int    `json:"files_of"` // as many there are; more if the magnet selects some
 	PieceLength int64  `json:"piece_length"`
 	Pieces      int    `json:"pieces"`
+	// Of what is pinned: how many bytes that are, how many are there, and why it can not
+	// be pinned.
+	Pinned        int64  `json:"pinned"`
+	PinnedPresent int64  `json:"pinned_present"`
+	PinError      string `json:"pin_error,omitempty"`
 	swarm.Status
 }
 
@@ -81,6 +86,16 @@ func (d *Daemon) torrentStatus(ctx context.Context, t *torrent) TorrentStatus {
 		s.Size, s.Files, s.FilesOf = c.length, c.tree.Files(), c.files
 		s.PieceLength, s.Pieces = c.pieceLength, c.pieces
 		s.Present, _ = t.Present(-1)
+	}
+	if w := t.pins.Load(); w != nil {
+		s.Pinned = w.size
+		var known bool
+		if s.PinnedPresent, known = w.here(t); !known && w.done.Load() {
+			s.PinnedPresent = w.size
+		}
+		if why := w.bad.Load(); why != nil {
+			s.PinError = *why
+		}
 	}
 	return s
 }

@@ -43,6 +43,7 @@ type torrent struct {
 	shape   atomic.Pointer[shape]   // nil while the metadata is missing
 	parts   atomic.Pointer[parts]   // nil while nobody needs them
 	session atomic.Pointer[session] // nil while it is dormant
+	pins    atomic.Pointer[pinning] // nil: nothing is pinned
 	open    atomic.Int64            // files
 	fetches atomic.Int64            // Fetch calls
 	used    atomic.Int64            // when someone last opened or fetched something, Unix nanoseconds
@@ -159,7 +160,11 @@ func (t *torrent) turnReal(meta *metainfo.Meta) error {
 	if err != nil {
 		return err
 	}
-	return t.daemon.catalog.Replace(t.handle, meta.Info.Name, t)
+	if err := t.daemon.catalog.Replace(t.handle, meta.Info.Name, t); err != nil {
+		return err
+	}
+	t.pinMatches()
+	return nil
 }
 
 // reason is what the file "reason" of a resolving magnet says.

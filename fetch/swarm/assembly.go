@@ -154,10 +154,16 @@ var fingerprint = maphash.MakeSeed()
 const maxHeld = 64 << 20
 
 // newPieceAssembly counts the bytes that it keeps in memory in held.
-func newPieceAssembly(index, size int, off int64, want [sha1.Size]byte, store Store, held *atomic.Int64) *pieceAssembly {
+// Blocks that zero tells of are zeros, as the store will say too.
+func newPieceAssembly(index, size int, off int64, want [sha1.Size]byte, store Store, held *atomic.Int64, zero func(b int) bool) *pieceAssembly {
 	a := &pieceAssembly{want: want, hash: sha1.New(), held: held}
 	n := a.init(index, size, off, store)
 	a.early, a.sums = make([][]byte, n), make([]uint64, n)
+	for b := range n {
+		if zero(b) {
+			a.state[b] = blockWritten // and read back, when its turn comes
+		}
+	}
 	return a
 }
 

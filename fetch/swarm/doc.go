@@ -37,6 +37,7 @@
 //	hashes.go   asking for the hashes of units; hashserver.go: answering others
 //	torrent.go  one swarm, and the goroutine that owns it; wants.go: what is wanted of it
 //	survey.go   what the store has, looked through beside it
+//	pins.go     what is fetched though nobody reads it
 //	fill.go     asking; handle.go: messages; judge.go: who lied
 //	webseed     a web server as the other end of a connection; web.go opens those
 //	pool.go     peers known and dialled; candidate.go, priority.go: in which order; places.go: who gives its

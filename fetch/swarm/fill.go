@@ -138,7 +138,7 @@ func (t *Torrent) begin(p int) bool {
 		return false
 	}
 	if t.hashes == nil {
-		t.flying.put(newPieceAssembly(p, t.grid.size(p), int64(p)*t.grid.unit, t.info.PieceHash(p), t.store, &t.client.held))
+		t.flying.put(newPieceAssembly(p, t.grid.size(p), int64(p)*t.grid.unit, t.info.PieceHash(p), t.store, &t.client.held, func(b int) bool { return t.grid.padded(p, b) }))
 		return true
 	}
 	t.hashes.need(p) // forgotten, perhaps, since it was wanted
@@ -263,7 +263,7 @@ func (t *Torrent) landed(u int) {
 		c.cancel(u, func(b int) int { return t.grid.blockSize(u, b) }, blocks...)
 	}
 	size, piece := int64(t.grid.size(u)), t.grid.piece(u)
-	t.fetched.Add(size)
+	t.fetched.Add(size - t.grid.padding(u))
 	t.note(piece, as.evidence())
 	if f := t.failures[piece]; f != nil && t.hashes == nil {
 		t.judge(f, as.evidence())

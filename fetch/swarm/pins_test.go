@@ -1,7 +1,11 @@
 package swarm
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -199,12 +203,12 @@ func TestHeldIsBounded(t *testing.T) {
 	if err := l.Begin(p); err != nil {
 		t.Fatal(err)
 	}
-	a := newPieceAssembly(p, int(meta.Info.PieceSize(p)), int64(p)*meta.Info.PieceLength, meta.Info.PieceHash(p), l, &held)
+	from, none := &conn{}, func(int) bool { return false }
+	a := newPieceAssembly(p, int(meta.Info.PieceSize(p)), int64(p)*meta.Info.PieceLength, meta.Info.PieceHash(p), l, &held, none)
 	content := make([]byte, meta.Info.PieceSize(p))
 	if err := s.torrent.served.Load().store.ReadPresent(content, int64(p)*meta.Info.PieceLength); err != nil {
 		t.Fatal(err)
 	}
-	from := &conn{}
 	for b := len(a.state) - 1; b >= 0; b-- { // each overtakes all before it
 		want := stored
 		if b == 0 {
@@ -220,11 +224,78 @@ func TestHeldIsBounded(t *testing.T) {
 	if n := held.Load(); n != maxHeld-20<<10 || !l.Has(p) {
 		t.Errorf("%d bytes are held at the end; there: %v", n-(maxHeld-20<<10), l.Has(p))
 	}
-	b := newPieceAssembly(p, 64<<10, 0, metainfo.InfoHash{}, l, &held)
+	b := newPieceAssembly(p, 64<<10, 0, metainfo.InfoHash{}, l, &held, none)
 	if o, err := b.accept(3, content[:16<<10], from); o != stored || err != nil {
 		t.Fatal(o, err)
 	}
 	if b.stop(); held.Load() != maxHeld-20<<10 {
 		t.Error("a piece that was given up still holds memory")
+	}
+}
+
+// Of a hybrid that is read by its v1 half nobody has to send the pad files, which are most of
+// one that has small files.
+func TestPaddingIsNotAsked(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "sample")
+	content := int64(0)
+	for i := range 30 {
+		n := 3000*i + 1
+		if i == 29 {
+			n = 600_000 // several pieces
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%02d", i)), bytes.Repeat([]byte{byte(i + 1)}, n), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		content += int64(n)
+	}
+	meta := makeTorrent(t, dir, "hybrid")
+	half := &metainfo.Meta{Info: meta.Info} // as of a magnet: without the hashes of v2
+	if half.ByTree() {
+		t.Fatal("it is read by the v2 half")
+	}
+	s, o := seed(t, meta, dir, Config{}), object(t, half)
+	l := start(t, Config{}, half, TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info, Peers: peersAt(s)}, func(*Torrent) Store { return o })
+	l.object = o
+	if err := l.torrent.Fetch(within(t, 30*time.Second), extent.Extent{Len: meta.Info.Length}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	same(t, o, meta.Info, dir)
+	most := content + 30*16<<10 // whole blocks
+	if n := s.torrent.Uploaded(); n > most || n < content || l.torrent.fetched.Load() > most {
+		t.Errorf("%d bytes were sent and %d counted of %d of content, in %d with padding", n, l.torrent.fetched.Load(), content, meta.Info.Length)
+	}
+}
+
+// Which blocks are padding, at the edges.
+func TestPadded(t *testing.T) {
+	const k = 16 << 10
+	info := &metainfo.Info{Length: 16*k - 1, PieceLength: 4 * k, V1: true, Files: []metainfo.File{
+		{Offset: 0, Length: k + 1},
+		{Offset: k + 1, Length: k, Pad: true},
+		{Offset: 2*k + 1, Length: 2*k - 1, Pad: true}, // up to the end of the piece
+		{Offset: 4 * k, Length: 4 * k, Pad: true},     // all of one
+		{Offset: 8 * k, Length: 0, Pad: true},
+		{Offset: 8 * k, Length: k},
+		{Offset: 9 * k, Length: k - 1, Pad: true},
+		{Offset: 10*k - 1, Length: 3 * k},
+		{Offset: 13*k - 1, Length: 3 * k, Pad: true},
+	}}
+	g := newGrid(&metainfo.Meta{Info: info})
+	for u, want := range []string{"..pp", "ppp.", "....", ".ppp"} {
+		got, n := "", int64(0)
+		for b := range 4 {
+			c := "."
+			if g.padded(u, b) {
+				c = "p"
+				n += int64(g.blockSize(u, b))
+			}
+			got += c
+		}
+		if got != want || g.padding(u) != n {
+			t.Errorf("piece %d: %s, want %s; %d bytes, want %d", u, got, want, g.padding(u), n)
+		}
 	}
 }

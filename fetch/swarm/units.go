@@ -42,9 +42,10 @@ func TagSize(m *metainfo.Meta) int {
 type grid struct {
 	info *metainfo.Info
 	unit int64
-	per  int          // units of a piece
-	tree bool         // the v2 tree rules
-	file []*metaFiles // with content, in order; nil without tree
+	per  int             // units of a piece
+	tree bool            // the v2 tree rules
+	file []*metaFiles    // with content, in order; nil without tree
+	pads []extent.Extent // pad files (BEP 47), in order; nil with tree
 }
 
 // metaFiles is a file of a v2 torrent, and its place.
@@ -57,6 +58,11 @@ func newGrid(m *metainfo.Meta) *grid {
 	g := &grid{info: m.Info, unit: UnitLength(m), tree: m.ByTree()}
 	g.per = int(m.Info.PieceLength / g.unit)
 	if !g.tree {
+		for _, f := range m.Info.Files {
+			if f.Pad && f.Length > 0 {
+				g.pads = append(g.pads, extent.Extent{Off: f.Offset, Len: f.Length})
+			}
+		}
 		return g
 	}
 	for i := range m.Info.Files {
@@ -102,6 +108,39 @@ func (g *grid) size(u int) int {
 }
 
 func (g *grid) blockSize(u, b int) int { return min(wire.BlockSize, g.size(u)-b*wire.BlockSize) }
+
+// padded reports whether block b of a unit is all pad files: zeros (BEP 47), which nobody
+// has to send. A hybrid of small files is mostly that. Of a unit that is nothing else the
+// last block is asked for all the same, so that it comes to an end like any other.
+func (g *grid) padded(u, b int) bool {
+	if len(g.pads) == 0 {
+		return false
+	}
+	e := extent.Extent{Off: int64(u)*g.unit + int64(b)*wire.BlockSize, Len: int64(g.blockSize(u, b))}
+	return g.inPads(e) && !(e.End() >= extent.Unit(int64(u), g.unit, g.info.Length).End() && g.inPads(extent.Unit(int64(u), g.unit, g.info.Length)))
+}
+
+// padding returns how many bytes of a unit nobody has to send.
+func (g *grid) padding(u int) (n int64) {
+	for b := 0; len(g.pads) > 0 && b*wire.BlockSize < g.size(u); b++ {
+		if g.padded(u, b) {
+			n += int64(g.blockSize(u, b))
+		}
+	}
+	return n
+}
+
+// inPads reports whether one pad file after the other covers e.
+func (g *grid) inPads(e extent.Extent) bool {
+	i := sort.Search(len(g.pads), func(i int) bool { return g.pads[i].End() > e.Off })
+	for at := e.Off; at < e.End(); i++ {
+		if i == len(g.pads) || g.pads[i].Off > at {
+			return false
+		}
+		at = g.pads[i].End()
+	}
+	return true
+}
 
 // wire translates block b of a unit to what peers call it.
 func (g *grid) wire(u, b int) (piece, begin int) {

@@ -105,7 +105,7 @@ func (t *Torrent) pick(p int) bool {
 	if i := slices.Index(t.parked, p); i >= 0 {
 		t.parked = slices.Delete(t.parked, i, i+1)
 	}
-	var here func(int) bool
+	here := func(b int) bool { return t.grid.padded(p, b) }
 	if a := t.flying.find(p); a != nil {
 		here = a.here
 	}
