@@ -57,7 +57,9 @@ func TestPin(t *testing.T) {
 				return s.Pinned > 8<<20 && s.PinnedPresent == s.Pinned
 			}
 			eventually(t, 2*patience, "what is pinned is there", here)
-			if s := m.torrent(t); s.Downloaded+s.Wasted > s.Pinned+s.Pinned/4 {
+			s := m.torrent(t)
+			t.Logf("%d bytes came, and %d for nothing, for %d that are pinned", s.Downloaded, s.Wasted, s.Pinned)
+			if s.Downloaded+s.Wasted > s.Pinned*21/20+150<<14 { // small files are whole blocks
 				t.Errorf("%d bytes came, and %d for nothing, for %d that are pinned", s.Downloaded, s.Wasted, s.Pinned)
 			}
 			same(t, "sequential", m.path("library", "sequential"), p.file("sequential"))

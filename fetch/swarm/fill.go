@@ -16,7 +16,7 @@ import (
 
 const (
 	// Duplicates may cost this share of what has come, and a little to begin with,
-	// while the rates of peers are not known yet.
+	// while the rates of peers are not known yet; the latter only if somebody reads.
 	wasteShare = 25 // 1/25 = 4 %
 	wasteStart = 3 << 20
 	// A peer that rejects a piece is not asked for it again for so long.
@@ -24,8 +24,11 @@ const (
 	// A silent peer is tried with one block at once, after this, then twice as long.
 	muteFirst = 250 * time.Millisecond
 	muteMost  = 30 * time.Second
-	maxNudge  = 15              // blocks
-	explore   = 4               // blocks until the rate of a peer is known
+	maxNudge  = 15 // blocks
+	explore   = 4  // blocks until the rate of a peer is known
+	// What is silent for less is waited for while nobody reads: most of it comes, and would
+	// come twice (a libtorrent seed hashes every piece before it sends the first of it).
+	patience  = 2 * time.Second
 	onlyFirst = 2 * time.Second // before all of it is asked again of the only peer
 	// A request that was taken back, and not answered after this, never will be.
 	cancelWait = 2 * time.Second
@@ -297,11 +300,12 @@ func (t *Torrent) landed(u int) {
 
 // hedge asks late blocks of a second peer.
 func (t *Torrent) hedge(s *picker.Swarm) {
-	budget := t.fetched.Load()/wasteShare + wasteStart - t.duplicates
+	spare := t.fetched.Load()/wasteShare - t.duplicates
+	budget := spare + wasteStart
 	if budget < wire.BlockSize {
 		return
 	}
-	for _, d := range t.picks.Hedge(s, int(min(budget, 1<<20))) {
+	for _, d := range t.picks.Hedge(s, int(min(budget, 1<<20)), int(min(spare, 1<<20))) {
 		if c := t.connOf(d.Peer); c != nil {
 			t.duplicates += int64(d.Size)
 			c.request([]picker.Request{d.Request})
@@ -390,7 +394,7 @@ func (t *Torrent) watch() (freed bool) {
 			} else {
 				t.probe(c)
 			}
-		case !c.view.Pipe.Silent(t.clock):
+		case !c.view.Pipe.Silent(t.clock) || !t.reading() && c.view.Pipe.Quiet(t.clock) < patience:
 		case t.other(c):
 			c.view.Mute = true
 			c.quiet = t.clock.Add(-c.view.Pipe.Quiet(t.clock))

@@ -101,7 +101,7 @@ func TestUplinkFollowsWeights(t *testing.T) {
 		r.SetWeight(weights[said])
 		remotes <- r
 	}
-	s := seed(t, meta, dir, Config{UpLimit: 5e6, Extensions: sell.in()})
+	s := seed(t, meta, dir, Config{UpLimit: 2.5e6, Extensions: sell.in()})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var readers sync.WaitGroup
@@ -128,8 +128,8 @@ func TestUplinkFollowsWeights(t *testing.T) {
 		}
 		return v, sum
 	}
-	before, first := wait(8e6)
-	after, last := wait(first + 20e6)
+	before, first := wait(4e6)
+	after, last := wait(first + 16e6)
 	total := 0.0
 	for _, r := range all {
 		total += weightOf(r)

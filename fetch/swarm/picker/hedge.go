@@ -13,18 +13,22 @@ type Twice struct {
 	Request
 }
 
-// Hedge returns the blocks that are worth asking again, at most budget bytes of them.
+// Hedge returns the blocks that are worth asking again, at most budget bytes of them, and
+// no more than spare of what nobody reads.
 //
 // A piece is there when its last block is. So the block that is predicted to come
 // last is asked again, of who would bring it soonest, then the one that is last now,
 // and so on, until the last one cannot be had clearly sooner: speeding up any other
 // block would be waste.
-func (k *Picker) Hedge(s *Swarm, budget int) (twice []Twice) {
+func (k *Picker) Hedge(s *Swarm, budget, spare int) (twice []Twice) {
 	if len(s.peers) < 2 {
 		return nil
 	}
 	var at map[blockID]time.Time
 	for _, p := range k.pieces {
+		if p.Class == Background {
+			budget = min(budget, spare)
+		}
 		if p.Class != Urgent && p.Due.After(s.now.Add(time.Second)) || budget < wire.BlockSize {
 			break
 		}
@@ -41,6 +45,9 @@ func (k *Picker) Hedge(s *Swarm, budget int) (twice []Twice) {
 			}
 			twice = append(twice, t)
 			budget -= t.Size
+			if p.Class == Background {
+				spare -= t.Size
+			}
 		}
 	}
 	return twice

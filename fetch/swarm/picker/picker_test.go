@@ -111,7 +111,7 @@ func (s *sim) step() {
 				p.Asked = nil
 			}
 		}
-		for _, h := range s.pick.Hedge(View(s.views(), s.now), 4<<20) {
+		for _, h := range s.pick.Hedge(View(s.views(), s.now), 4<<20, 4<<20) {
 			for _, p := range s.peers {
 				if &p.Peer == h.Peer {
 					s.send(p, []Request{h.Request})
@@ -358,7 +358,7 @@ func TestBooks(t *testing.T) {
 		case 5:
 			s.pick.Missing(i, []int{r.IntN(3)})
 		case 6:
-			s.pick.Hedge(View(s.views(), s.now), 1<<20)
+			s.pick.Hedge(View(s.views(), s.now), 1<<20, 1<<20)
 		}
 		for _, w := range s.pick.pieces {
 			free, left := 0, 0
@@ -514,7 +514,7 @@ func TestPassedOverPieceIsAskedElsewhere(t *testing.T) {
 	if len(asks) != 4 {
 		t.Fatalf("asked %v", asks)
 	}
-	if twice := s.pick.Hedge(View(s.views(), s.now), 1<<20); len(twice) > 0 {
+	if twice := s.pick.Hedge(View(s.views(), s.now), 1<<20, 1<<20); len(twice) > 0 {
 		t.Errorf("asked twice at once: %v", twice)
 	}
 	s.pick.Want(8, 1<<20, s.now.Add(time.Hour), Ahead, nil)
@@ -530,7 +530,7 @@ func TestPassedOverPieceIsAskedElsewhere(t *testing.T) {
 	if n := first.PassedOver(s.now); n != 4*blockLen {
 		t.Errorf("%d bytes are passed over", n)
 	}
-	twice := s.pick.Hedge(View(s.views(), s.now), 1<<20)
+	twice := s.pick.Hedge(View(s.views(), s.now), 1<<20, 1<<20)
 	if len(twice) != 4 || twice[0].Peer != &s.peers[1].Peer {
 		t.Errorf("after a second: %v", twice)
 	}
