@@ -254,7 +254,7 @@ func (t *Torrent) giveUp(c *conn) {
 }
 
 // wanting reports whether something is wanted of anybody.
-func (t *Torrent) wanting() bool { return t.info == nil || t.picks.Len() > 0 }
+func (t *Torrent) wanting() bool { return t.info == nil || t.hungry() }
 
 // trade calls others while all places are taken and one of them is of no use: who answers
 // gets it (see join). Where another torrent has the place, that one is asked for it.
@@ -311,7 +311,7 @@ func (t *Torrent) asleep(c *conn) bool {
 	if s.worth() == worthless {
 		return true
 	}
-	return t.info != nil && t.picks.Len() == 0 && !s.fixed && s.age >= newcomer && !s.served && s.gives+s.takes < trickle
+	return t.info != nil && !t.hungry() && !s.fixed && s.age >= newcomer && !s.served && s.gives+s.takes < trickle
 }
 
 // sleepiest returns one of those that spared counts, nil if there are none.
