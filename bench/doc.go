@@ -9,7 +9,8 @@
 // churn: seeders leave and come back; stalls: links pause, as when packets are lost;
 // choke: seeders that serve two rounds of five; small: 2,000 small files; share: a film
 // beside a copy of another torrent on one line; loop: one seeder without a limit; tree:
-// ls of 20,000 files. Seeders are libtorrent. With -docs the results go to
+// ls of 20,000 files. soak, which runs only if it is named, reads for half an hour while all
+// peers come and go, and draws what the daemon holds (soak.csv, soak.svg). Seeders are libtorrent. With -docs the results go to
 // benchmarks.json and benchmarks.md of that folder.
 //
 // A link is a proxy in this process (link.go): rate, delay and a short queue, over

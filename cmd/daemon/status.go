@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/btmount/btmount/fetch/swarm"
@@ -16,6 +17,7 @@ type Status struct {
 	Pid         int             `json:"pid"`
 	Mountpoint  string          `json:"mountpoint"`
 	Started     time.Time       `json:"started"`
+	Goroutines  int             `json:"goroutines"`
 	Listen      string          `json:"listen"` // "" if nobody can call
 	DHTNodes    int             `json:"dht_nodes"`
 	PortMapping *portmap.Status `json:"port_mapping"` // null: none is asked for
@@ -55,7 +57,7 @@ const statusWait = time.Second
 func (d *Daemon) Status() Status {
 	used, limit := d.cache.Usage()
 	s := Status{
-		Version: d.cfg.Version, Pid: os.Getpid(), Mountpoint: d.cfg.Mountpoint, Started: d.started,
+		Version: d.cfg.Version, Pid: os.Getpid(), Mountpoint: d.cfg.Mountpoint, Started: d.started, Goroutines: runtime.NumGoroutine(),
 		Cache:    CacheStatus{d.cfg.CacheDir, used, limit},
 		Torrents: []TorrentStatus{},
 	}
