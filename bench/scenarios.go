@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -180,6 +182,74 @@ func (b *bench) loop() error {
 		b.table.add("loop: CPU s/GB", "libtorrent", seq[2]/(size/1e9))
 	}
 	return nil
+}
+
+// engine: the same without a reader: the file is pinned, so nothing passes the kernel's side.
+func (b *bench) engine() error {
+	const size = 1 << 30
+	torrent, err := b.file("engine.bin", size)
+	if err != nil {
+		return err
+	}
+	addr, err := b.seeder(torrent)
+	if err != nil {
+		return err
+	}
+	defer b.stopAll()
+	b.flags = []string{"--pin", "*"}
+	defer func() { b.flags = nil }()
+	for range *reps {
+		if err := b.touch(); err != nil {
+			return err
+		}
+		m, err := b.mountUntil(0, []string{torrent}, addr)
+		if err != nil {
+			return err
+		}
+		start := time.Now()
+		err = m.untilPinned()
+		took := time.Since(start).Seconds()
+		cpu, rss := m.close()
+		if err != nil {
+			return err
+		}
+		b.table.add("engine: MB/s into the cache, unread", "btmount", size/took/1e6)
+		b.table.add("engine: CPU s/GB", "btmount", cpu/(size/1e9))
+		b.table.add("engine: RSS MB, most", "btmount", rss)
+		if err := b.touch(); err != nil {
+			return err
+		}
+		whole, err := b.libtorrent("all", torrent, 3600, nil, addr)
+		if err != nil {
+			return err
+		}
+		b.table.add("engine: MB/s into the cache, unread", "libtorrent", whole[0]/whole[1]/1e6)
+		b.table.add("engine: CPU s/GB", "libtorrent", whole[2]/(size/1e9))
+	}
+	return nil
+}
+
+// untilPinned waits until all that is pinned is there.
+func (m *mounted) untilPinned() error {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		var s struct {
+			Torrents []struct {
+				Pinned  int64
+				Present int64 `json:"pinned_present"`
+			}
+		}
+		text, err := os.ReadFile(m.mnt + "/.btmount/status.json")
+		if err == nil {
+			err = json.Unmarshal(text, &s)
+		}
+		if err != nil {
+			return err
+		}
+		if t := s.Torrents[0]; t.Pinned > 0 && t.Present == t.Pinned {
+			return nil
+		}
+	}
+	return errors.New("what is pinned has not come within a minute")
 }
 
 // touch writes and removes 4 GiB, so that each system finds memory that the machine

@@ -1,6 +1,7 @@
 """libtorrent as the peer to compare with: lt.py MODE TORRENT DIR SECONDS OFFSETS PEER...
 MODE seq: downloads in order for SECONDS, or to the end; prints bytes, seconds,
 CPU seconds and the longest time in which the bytes in a row from the start did not grow.
+MODE all: the same, rarest pieces first.
 MODE seek: fetches the piece at each offset (comma separated) with a deadline of now, one after the
 other, as its streaming documentation says; prints the seconds of each."""
 import resource, sys, time
@@ -22,7 +23,7 @@ t0 = time.time()
 for a in sys.argv[6:]:
     ip, port = a.rsplit(":", 1)
     h.connect_peer((ip, int(port)))
-if mode == "seq":
+if mode != "seek":
     front, moved, gap, called = 0, t0, 0, t0
     while time.time() - t0 < float(seconds) and not h.status().is_seeding:
         time.sleep(.01)
