@@ -14,8 +14,66 @@
 //
 // A piece is what peers say they have, and what has a hash in v1. A unit is what is
 // asked for, verified and committed as a whole: a piece where v1 hashes rule, as small
-// as a block where the v2 tree does. A block is 16 KiB, the unit of a request. A want is one Fetch call. A conn is one connection to a peer. Outstanding is what was
-// asked of a peer and has not come.
+// as a block where the v2 tree does. A block is 16 KiB, the unit of a request. A want is
+// one Fetch call. A conn is one connection to a peer. Outstanding is what was asked of a
+// peer and has not come. A read is late when its last byte comes after its due time.
+//
+// # The model
+//
+// Every wanted unit has a due time, and one of three classes (package picker):
+//
+//	Urgent      a read waits for it: due when it was asked for
+//	Ahead       a reader will be there at its due time: see package fetch
+//	Background  nobody reads it: it is pinned (pins.go), rarest pieces first
+//
+// A higher class goes first; within one the earliest due time does. There is no other
+// priority, and no mode: a seek, a film, a copy and a pinned season differ in their due
+// times and classes only.
+//
+// Every peer has an estimate (package pipeline) of when it would have brought one more
+// block, from measured things alone: its rate while it was busy, the smallest round trip,
+// what was asked of it before, and how late it usually is.
+//
+//	finish = max(now + RTT, start + outstanding/rate) + block/rate + lateness
+//
+// A peer with room takes the first block, in the order above, that it will bring in time:
+// before its due time, or before the swarm as a whole would have got to it, or sooner than
+// anybody else. So what is urgent is spread over all who are near and fast enough, block by
+// block; a slow peer is given blocks of later, where it harms nobody, instead of the last
+// block of what somebody waits for. Room is what fills the path and 0.12 s more:
+//
+//	limit = rate x (RTT + 0.12 s)
+//
+// because nothing that was asked can be taken back in time, and a seek waits behind all of
+// it. Four numbers follow from these rules, and are what a reader sees on a path of 50 ms
+// with four peers of 2 MB/s: the first byte of a seek takes one round trip and the piece
+// (1.04 to 1.1 times what the path itself needs), behind full queues 0.12 s more; reading in
+// order takes 0.97 of the line; a peer that falls silent costs 0.4 s.
+//
+// A block is late when its peer is, not when a timer says so: each has a predicted time. If
+// the last block of a unit that a read waits for is predicted for after its due time, and
+// another peer would clearly be sooner, that one is asked as well (picker.Hedge), within 4 %
+// of all that came. A peer that owes blocks and brings none for longer than it ever did,
+// round trip and usual lateness counted, is silent: its blocks go to others at once, and it
+// is tried with one block until it speaks again.
+//
+// Peers of one torrent share one order. Torrents share the downlink (package downlink): the
+// late ones get what they need of it, at most an equal part each, and the others the rest.
+// Connections share the uplink by weight (package shaper).
+//
+// Who is connected changes by the same question, what is of use for what is wanted now
+// (places.go): a peer that has none of it gives its place to somebody else, never one that
+// serves.
+//
+// # What others do
+//
+// libtorrent's deadline mode orders pieces by deadline and estimates when a peer would
+// bring them, as we do, but goes over them once in a second, asks a second peer no sooner
+// than that, and otherwise keeps queues of 3 s (docs/streaming.rst, torrent.cpp): a seek takes
+// 3.3 times the path's time where we take 1.04, and a silent peer costs 11 s
+// (docs/benchmarks.md). anacrolix's Client knows priorities and no times, and refills a queue
+// when it is empty, which leaves half of a path of 50 ms unused. Sequential mode, of most
+// others, is no deadline at all: the slowest peer decides when the next piece is whole.
 //
 // # Parts
 //
@@ -75,6 +133,25 @@
 // A hybrid's two halves can hash different bytes. One half rules, always the same (see
 // metainfo), so what a reader sees never depends on which peers it met. If what came
 // of a piece matches v1 and not v2, that is told, and nobody is banned for it.
+//
+// # What was rejected
+//
+//   - One peer per piece, as the classic picker has it: three times the seek time, and one
+//     slow peer owns what is waited for. It was there to know who lied: each block's
+//     fingerprint tells that too (judge.go).
+//   - Comparing predictions with due times alone: in a swarm of equal slow peers nobody is
+//     in time, and nobody asks.
+//   - Deep queues (libtorrent's 3 s): no more throughput on any measured path, and a seek
+//     behind them waits for all of it. Refilling at half: the path runs dry once in a
+//     round trip.
+//   - Everything late asked of everybody at once: on a full line a duplicate makes everyone
+//     later. At most three are asked, and only if that is clearly sooner.
+//   - Fixed times of patience for peers: 2 s accuse nobody wrongly and are 2 s of silence;
+//     0.2 s accuse every sender whose congestion control pauses.
+//   - CANCEL as the way to change one's mind: 97 % of what is cancelled comes.
+//   - Rarest first for readers, also of a whole file: a read at the front waits for it.
+//     Sequential for what is pinned: everybody would ask everybody for the same pieces.
+//   - Engines that know one reader of one torrent: the second film stalls the first.
 //
 // # What is lost where
 //
