@@ -9,7 +9,7 @@ import (
 )
 
 // docs/protocol.md names tests as proofs: each of them exists, and each BEP stands in it
-// once.
+// once, and once in the matrix of clients, whose cells are all filled.
 func TestProtocolNamesTestsThatExist(t *testing.T) {
 	text, err := os.ReadFile("../../docs/protocol.md")
 	if err != nil {
@@ -35,6 +35,17 @@ func TestProtocolNamesTestsThatExist(t *testing.T) {
 	for _, bep := range strings.Fields("3 5 6 7 9 10 11 12 14 15 17 19 20 21 23 27 29 32 38 40 41 42 44 47 48 51 52 53 54 55") {
 		if n := strings.Count(string(text), "\n| "+bep+" |"); n != 1 {
 			t.Errorf("docs/protocol.md has BEP %s %d times", bep, n)
+		}
+		row := regexp.MustCompile("(?m)^\\| BEP " + bep + " \\|(.*)\\|$").FindStringSubmatch(string(text))
+		if row == nil {
+			t.Errorf("docs/protocol.md does not tell with whom BEP %s is spoken", bep)
+			continue
+		}
+		cells := strings.Split(row[1], "|")
+		for _, c := range cells {
+			if strings.TrimSpace(c) == "" || len(cells) != 6 {
+				t.Errorf("docs/protocol.md: BEP %s with whom: %q", bep, cells)
+			}
 		}
 	}
 }

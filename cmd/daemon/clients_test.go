@@ -214,12 +214,18 @@ func startTransmissionOver(t testing.TB, source, dir string, encryption int, utp
 // complete waits until it has everything.
 func (tr *transmission) complete() {
 	tr.t.Helper()
+	tr.until("it has it all", func(text string) bool { return strings.Contains(text, "Percent Done: 100%") })
+}
+
+// until waits until it has looked at its data, and tells something of its torrent.
+func (tr *transmission) until(what string, ok func(text string) bool) {
+	tr.t.Helper()
 	tick := time.NewTicker(500 * time.Millisecond) // asked more often, it does nothing but answer
 	defer tick.Stop()
-	eventually(tr.t, 2*patience, "transmission has it all", func() bool {
+	eventually(tr.t, 2*patience, "transmission: "+what, func() bool {
 		<-tick.C
 		text := output(tr.t, patience, "transmission-remote", tr.rpc, "-t", "1", "-i")
-		return strings.Contains(text, "Percent Done: 100%") && !strings.Contains(text, "State: Verifying") && !strings.Contains(text, "State: Will Verify")
+		return ok(text) && !strings.Contains(text, "State: Verifying") && !strings.Contains(text, "State: Will Verify")
 	})
 }
 
