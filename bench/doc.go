@@ -4,7 +4,8 @@
 //	go run ./bench [-reps 3] [-only far,v2,…] [-docs docs]
 //
 // far: four seeders behind links of 2 MB/s and 50 ms round trip; long: of 200 ms;
-// uneven: of 5, 2, 0.9 and 0.1 MB/s; v2: seeks in a torrent of BitTorrent v2; mix: seeks
+// uneven: of 5, 2, 0.9 and 0.1 MB/s; again: the
+// second start beside the first; v2: seeks in a torrent of BitTorrent v2; mix: seeks
 // between reads in order; silent: one of four seeders falls silent, and a fifth comes;
 // churn: seeders leave and come back; stalls: links pause, as when packets are lost;
 // choke: seeders that serve two rounds of five; small: 2,000 small files; share: a film

@@ -27,7 +27,7 @@ import (
 
 var (
 	reps  = flag.Int("reps", 3, "repetitions; the table shows median [min..max]")
-	only  = flag.String("only", "far,long,uneven,v2,mix,silent,churn,stalls,choke,small,share,loop,engine,tree", "scenarios")
+	only  = flag.String("only", "far,long,uneven,again,v2,mix,silent,churn,stalls,choke,small,share,loop,engine,tree", "scenarios")
 	lasts = flag.Duration("soak", 30*time.Minute, "how long the scenario soak lasts; it runs only if it is named")
 	docs  = flag.String("docs", "", "folder of benchmarks.json, which is brought up to date, and benchmarks.md, which is made of it")
 	bin   = flag.String("bin", "bin/btmount", "the binary to measure")
@@ -73,7 +73,7 @@ func run(ctx context.Context) error {
 	for _, s := range strings.Split(*only, ",") {
 		do := map[string]func() error{
 			"long": b.long, "uneven": b.uneven, "churn": b.churn, "stalls": b.stalls, "choke": b.choke, "small": b.small,
-			"far": b.far, "v2": b.v2, "mix": b.mix, "silent": b.silent, "share": b.share, "loop": b.loop, "engine": b.engine, "tree": b.tree, "soak": b.soak,
+			"far": b.far, "again": b.again, "v2": b.v2, "mix": b.mix, "silent": b.silent, "share": b.share, "loop": b.loop, "engine": b.engine, "tree": b.tree, "soak": b.soak,
 		}[s]
 		if do == nil {
 			return fmt.Errorf("no scenario %q", s)
@@ -190,6 +190,19 @@ func (b *bench) mount(torrent string, peers ...string) (*mounted, error) {
 
 // mountUntil waits until n of the peers serve us, each for one torrent.
 func (b *bench) mountUntil(n int, torrents []string, peers ...string) (*mounted, error) {
+	var args []string
+	for _, p := range peers {
+		args = append(args, "--peer", p)
+	}
+	m, err := b.mountWith(torrents, args...)
+	if err != nil {
+		return nil, err
+	}
+	return m, m.waitPeers(n)
+}
+
+// mountWith mounts with more flags.
+func (b *bench) mountWith(torrents []string, flags ...string) (*mounted, error) {
 	work, err := os.MkdirTemp(b.dir, "run-")
 	if err != nil {
 		return nil, err
@@ -200,10 +213,7 @@ func (b *bench) mountUntil(n int, torrents []string, peers ...string) (*mounted,
 	}
 	args := append([]string{"mount", m.mnt}, torrents...)
 	args = append(args, "--no-dht", "--listen", "127.0.0.1:0", "--cache-dir", work+"/cache", "--state-dir", work+"/state")
-	args = append(args, b.flags...)
-	for _, p := range peers {
-		args = append(args, "--peer", p)
-	}
+	args = append(append(args, b.flags...), flags...)
 	m.cmd = exec.Command(b.bin, args...)
 	m.cmd.Stderr = os.Stderr
 	out, err := m.cmd.StdoutPipe()
@@ -216,7 +226,7 @@ func (b *bench) mountUntil(n int, torrents []string, peers ...string) (*mounted,
 	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 		return nil, fmt.Errorf("mount: %w", err)
 	}
-	return m, m.waitPeers(n)
+	return m, nil
 }
 
 // waitPeers waits until all peers are connected and have unchoked us.

@@ -109,7 +109,7 @@ func swarmFlags() []cli.Flag {
 }
 
 func stateFlag() cli.Flag {
-	return stringFlag("state-dir", stateDir(), "`FOLDER` for what must outlive the cache: metadata, known DHT nodes")
+	return stringFlag("state-dir", stateDir(), "`FOLDER` for what must outlive the cache: metadata, known peers and DHT nodes")
 }
 
 func mountFlags() []cli.Flag {

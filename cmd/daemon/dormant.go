@@ -53,8 +53,9 @@ const (
 type session struct {
 	swarm    *swarm.Torrent
 	stop     context.CancelCauseFunc
-	uploaded int64 // owned by lull, like shared
+	uploaded int64 // owned by lull, like what follows
 	shared   time.Time
+	kept     time.Time // when its peers were kept
 }
 
 var (
@@ -133,7 +134,8 @@ func (t *torrent) settleLocked() {
 		return
 	}
 	<-t.left.Freed()
-	t.known, t.left = t.left.Known(), nil
+	t.daemon.savePeers(t.hash, t.left.Known())
+	t.left = nil
 }
 
 // wake returns the session's swarm, which it starts if need be.
@@ -163,7 +165,7 @@ func (t *torrent) wake() (*swarm.Torrent, error) {
 	t.mu.Unlock()
 	cfg := swarm.TorrentConfig{
 		Hash: t.hash, HashV2: t.hashV2, Trackers: t.trackers, Typed: t.daemon.cfg.Trackers,
-		Peers: t.daemon.cfg.Peers, Hints: t.hints, Known: t.known, OnInfo: t.gotInfo, WebSeeds: t.webSeeds, WebPieces: t.webPieces,
+		Peers: t.daemon.cfg.Peers, Hints: t.hints, Known: t.daemon.loadPeers(t.hash), OnInfo: t.gotInfo, WebSeeds: t.webSeeds, WebPieces: t.webPieces,
 		Sent: sent,
 	}
 	if p != nil {
@@ -176,7 +178,7 @@ func (t *torrent) wake() (*swarm.Torrent, error) {
 	if p != nil {
 		sw.Attach(p.meta, p.object)
 	}
-	s := &session{swarm: sw}
+	s := &session{swarm: sw, kept: time.Now()}
 	if w := t.pins.Load(); w != nil {
 		w.start(s)
 	}
@@ -394,6 +396,7 @@ func (d *Daemon) calm(now time.Time, idle time.Duration) {
 			}
 			continue
 		}
+		t.savePeers(s, now)
 		if n := s.swarm.Uploaded(); n != s.uploaded {
 			s.uploaded, s.shared = n, now
 		}

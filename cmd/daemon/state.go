@@ -36,12 +36,7 @@ func (d *Daemon) saveState(h metainfo.InfoHash, m *metainfo.Meta) {
 }
 
 func (d *Daemon) writeState(h metainfo.InfoHash, b []byte) error {
-	path := d.statePath(h)
-	err := os.WriteFile(path+".tmp", b, 0o600)
-	if err == nil {
-		err = os.Rename(path+".tmp", path)
-	}
-	return err
+	return replace(d.statePath(h), b)
 }
 
 // ensureState keeps metadata unless it is kept already: as long as it is, and its hash is

@@ -16,7 +16,6 @@ import (
 	"github.com/btmount/btmount/cache"
 	"github.com/btmount/btmount/cache/extent"
 	"github.com/btmount/btmount/fetch/swarm"
-	"github.com/btmount/btmount/fetch/swarm/discovery"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 	"github.com/btmount/btmount/fs"
 	"github.com/btmount/btmount/fs/catalog"
@@ -50,7 +49,6 @@ type torrent struct {
 
 	change sync.Mutex // held while parts or session come or go; see dormant.go
 	left   *swarm.Torrent
-	known  []discovery.Peer // of the last session
 	faults faults
 
 	mu     sync.Mutex

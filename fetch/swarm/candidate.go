@@ -254,6 +254,7 @@ func (p *pool) call(c *candidate, by dialer) {
 	p.take(c)
 	c.busy, c.tried = true, p.t.clock
 	p.dialing++
+	p.calls = append(p.calls, c)
 	source := c.source
 	p.group.Go(func() { p.connect(c, source, by) }) // ends with the connection
 }

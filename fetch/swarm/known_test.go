@@ -2,13 +2,18 @@ package swarm
 
 import (
 	"context"
+	"net"
 	"net/netip"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/btmount/btmount/cache/extent"
 	"github.com/btmount/btmount/fetch/swarm/discovery"
+	"github.com/btmount/btmount/fetch/swarm/metainfo"
+	"github.com/btmount/btmount/fetch/swarm/network"
 )
 
 // Peers that a torrent found are known to it when it is joined again, from whom they were
@@ -36,7 +41,7 @@ func TestKnownPeersAreTriedAgain(t *testing.T) {
 	}
 	l.stop()
 	known := l.torrent.Known()
-	if len(known) == 0 || known[0] != (discovery.Peer{Addr: addr(s.client), Source: "tracker", Via: via}) {
+	if len(known) == 0 || known[0].Addr != addr(s.client) || known[0].Source != "tracker" || known[0].Via != via || !known[0].Served || known[0].Rate == 0 {
 		t.Fatalf("known are %+v", known)
 	}
 	for _, p := range known {
@@ -133,4 +138,109 @@ func TestFreedBeforeTheFarewell(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+}
+
+// In the second start those who served are called first.
+func TestSecondStartCallsWhoServed(t *testing.T) {
+	dir := sample(t, 1<<20)
+	meta := makeTorrent(t, dir, "v1")
+	s := seed(t, meta, dir, Config{})
+	via := netip.MustParseAddr("127.0.0.1")
+	l, err := net.Listen("tcp4", "0.0.0.0:0") // hangs up on everybody
+	if err != nil {
+		t.Fatal(err)
+	}
+	var calls atomic.Int64
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer l.Close()
+	group.Go(func() { // ends with the listener
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			calls.Add(1)
+			c.Close()
+		}
+	})
+	var others []discovery.Peer
+	for i := range 40 {
+		at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 2, 0, byte(i + 1)}), network.AddrPort(l.Addr()).Port())
+		others = append(others, discovery.Peer{Addr: at, Source: "lsd", Via: via}) // before those of trackers
+	}
+	fetch := func(known []Known) (first *peer, called int64) {
+		before := calls.Load()
+		tc := TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info, Known: known}
+		p := start(t, Config{MaxHalfOpen: 1, Encryption: EncryptionForbid}, meta, tc, func(tr *Torrent) Store {
+			tr.postFound(append(slices.Clone(others), discovery.Peer{Addr: addr(s.client), Source: "tracker", Via: via}))
+			return object(t, meta)
+		})
+		p.ask(t, "the seeder is connected", func(tr *Torrent) bool { called = calls.Load() - before; return len(tr.conns) == 1 })
+		return p, called
+	}
+	first, before := fetch(nil)
+	if err := first.torrent.Fetch(within(t, 20*time.Second), extent.Extent{Len: meta.Info.Length}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	running, ok := first.torrent.Remember(within(t, 5*time.Second))
+	if !ok || len(running) == 0 || !running[0].Served {
+		t.Errorf("while it runs: %+v, %v", running, ok)
+	}
+	first.stop()
+	known := first.torrent.Known()
+	if len(known) == 0 || !known[0].Served || known[0].Rate == 0 {
+		t.Fatalf("known are %+v", known)
+	}
+	second, after := fetch(known)
+	t.Logf("%d others were called before the seeder at first, %d at the second start", before, after)
+	if before != int64(len(others)) || after > before/2 { // several are called at a time
+		t.Errorf("%d others were called before the one that served, and %d at the first start", after, before)
+	}
+	second.stop()
+}
+
+// What is remembered of peers is bounded, and counts for those that the user named only
+// as long as they are named.
+func TestWhatIsRememberedIsChecked(t *testing.T) {
+	c, err := NewClient(Config{PeerPrefix: "-BM0000-"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	tr, err := c.Add(TorrentConfig{Hash: metainfo.InfoHash{1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.pool.start(t.Context(), nil, nil)
+	tr.pool.dialing = maxDialing // nothing is dialled here
+	at := netip.MustParseAddrPort
+	far := netip.MustParseAddr("203.0.113.9")
+	tr.learn([]netip.AddrPort{at("203.0.113.1:1")}, "given", netip.Addr{})
+	known := []Known{
+		{Addr: at("203.0.113.1:1"), Source: "given", Served: true, Rate: 1e300},
+		{Addr: at("203.0.113.2:1"), Source: "given", Served: true, Rate: 1e6},
+		{Addr: at("203.0.113.3:1"), Source: "tracker", Via: far, Served: true, Rate: -5},
+		{Addr: at("192.168.0.1:1"), Source: "pex", Via: far, Served: true, Rate: 1e6},
+		{Addr: at("203.0.113.4:1"), Source: "incoming", Served: true},
+		{},
+	}
+	for i := range 100 {
+		known = append(known, Known{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, 114, byte(i)}), 1), Source: "dht"})
+	}
+	tr.remember(known)
+	if n := len(tr.pool.known_); n > MaxKnown {
+		t.Errorf("%d are known", n)
+	}
+	for addr, want := range map[string]*candidate{
+		"203.0.113.1:1": {source: "given", served: true, rate: mostLearned},
+		"203.0.113.2:1": nil, "192.168.0.1:1": nil, "203.0.113.4:1": nil,
+		"203.0.113.3:1": {source: "tracker", served: true},
+	} {
+		got := tr.pool.known_[at(addr)]
+		if (got == nil) != (want == nil) || got != nil && (got.source != want.source || got.served != want.served || got.rate != want.rate) {
+			t.Errorf("%s: %+v, want %+v", addr, got, want)
+		}
+	}
+	tr.pool.check(t)
 }

@@ -353,6 +353,33 @@ func TestPlacesGoToWhereSomeoneReads(t *testing.T) {
 	}
 }
 
+// Peers that take calls and say nothing do not keep a reader from the one that would
+// serve, though many of them are called first.
+func TestSilentPeersHoldNobodyUp(t *testing.T) {
+	dir := sample(t, 1<<20)
+	meta := makeTorrent(t, dir, "v1")
+	mute, err := net.Listen("tcp4", "0.0.0.0:0") // the kernel takes the calls
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	via := netip.MustParseAddr("127.0.0.1")
+	var found []discovery.Peer
+	for i := range 30 {
+		at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 3, 0, byte(i + 1)}), network.AddrPort(mute.Addr()).Port())
+		found = append(found, discovery.Peer{Addr: at, Source: "lsd", Via: via}) // before those of trackers
+	}
+	s, l := seed(t, meta, dir, Config{}), leech(t, meta, Config{Encryption: EncryptionForbid})
+	l.torrent.postFound(append(found, discovery.Peer{Addr: addr(s.client), Source: "tracker", Via: via}))
+	began := time.Now()
+	if err := l.torrent.Fetch(within(t, 30*time.Second), extent.Extent{Len: meta.Info.Length}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > handshakeTimeout {
+		t.Errorf("fetched after %v", took)
+	}
+}
+
 // A peer that is said to have all is called before others.
 func TestSeedsOfPEXComeFirst(t *testing.T) {
 	c, err := NewClient(Config{PeerPrefix: "-BM0000-"})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,6 +27,7 @@ type pool struct {
 	known_   map[netip.AddrPort]*candidate
 	lines    *lines // those of them that are not busy
 	dialing  int
+	calls    []*candidate // those, in the order called
 	banned   int
 	trackers *discovery.Trackers
 	dht      bool
@@ -35,11 +37,12 @@ type pool struct {
 }
 
 const (
-	maxKnown   = 2000
-	maxDialing = 12 // per torrent
-	spare      = 4  // connections that a torrent may have whatever the others have, if someone waits
-	maxFails   = 6  // then a peer is forgotten, unless the user named it
-	searchGap  = 30 * time.Second
+	maxKnown    = 2000
+	maxDialing  = 12 // per torrent, and mostDialing of one of which someone waits in vain
+	mostDialing = 48
+	spare       = 4 // connections that a torrent may have whatever the others have, if someone waits
+	maxFails    = 6 // then a peer is forgotten, unless the user named it
+	searchGap   = 30 * time.Second
 	// retryGap is the time after which a peer is tried again however often it failed,
 	// when someone waits and nobody is connected; or fewer than enough serve us and it
 	// did not fail often.
@@ -47,6 +50,10 @@ const (
 	lookGap  = 250 * time.Millisecond // between looks for those
 	enough   = 4
 	often    = 4
+	// slowCall is when a call that is not answered stops counting, if someone waits in vain:
+	// most of the addresses that trackers name can not be reached, some take calls and say
+	// nothing, and each keeps its place for up to 16 s.
+	slowCall = 1500 * time.Millisecond
 )
 
 func newPool(c *Client, t *Torrent) pool {
@@ -196,13 +203,25 @@ func (p *pool) dial() {
 	early := func(c *candidate) bool {
 		return (lost || short && !c.idle && c.fails <= often) && t.clock.Sub(c.tried) >= retryGap
 	}
-	for len(t.conns)+p.dialing < t.client.cfg.MaxPeers && p.dialing < maxDialing {
+	for len(t.conns)+p.dialing < t.client.cfg.MaxPeers && p.dialing < p.most(lost) {
 		best := p.best(early)
 		if best == nil || !p.room(lost) {
 			return
 		}
 		p.call(best, p.client.dial)
 	}
+}
+
+// most is how many may be dialled at a time.
+func (p *pool) most(lost bool) int {
+	if !lost {
+		return maxDialing
+	}
+	slow := 0
+	for slow < len(p.calls) && p.t.clock.Sub(p.calls[slow].tried) > slowCall {
+		slow++
+	}
+	return min(maxDialing+slow, mostDialing)
 }
 
 // room takes one place among the connections of all torrents that are being made. When
@@ -241,6 +260,9 @@ func (p *pool) connect(c *candidate, source string, dial dialer) {
 	}
 	t.post(func() {
 		p.dialing--
+		if i := slices.Index(p.calls, c); i >= 0 {
+			p.calls = slices.Delete(p.calls, i, i+1)
+		}
 		if err != nil {
 			p.failed(c, err)
 			if x := t.punching(); x != nil && c.via.IsValid() {
@@ -318,8 +340,8 @@ func (p *pool) left(c *conn) {
 	}
 	if c.down.Load() > 0 {
 		wait = time.Second
-		k.served = true
 	}
+	k.learn(c)
 	if c.idle {
 		wait = idleAgain
 	}
@@ -336,33 +358,6 @@ func (p *pool) tick() {
 		p.searched = p.t.clock
 		p.trackers.Hurry()
 	}
-}
-
-const maxRemembered = 30
-
-// Known returns peers worth dialling first when the swarm is joined again, those that
-// served us before others. It may be called when Run has ended; what is given with the
-// config is not part of it.
-func (t *Torrent) Known() (out []discovery.Peer) {
-	for c := range t.conns {
-		if k := t.pool.known_[c.listen]; k != nil && c.down.Load() > 0 {
-			k.served = true
-		}
-	}
-	for _, served := range []bool{true, false} {
-		for a, k := range t.pool.known_ {
-			if len(out) == maxRemembered {
-				return out
-			}
-			switch k.source {
-			case "tracker", "dht", "lsd", "pex":
-				if k.served == served && k.fails == 0 {
-					out = append(out, discovery.Peer{Addr: a, Source: k.source, Via: k.via})
-				}
-			}
-		}
-	}
-	return out
 }
 
 // serve runs a connection whose handshake is done, until it ends.

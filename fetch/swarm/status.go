@@ -105,21 +105,26 @@ func (t *Torrent) keep(c *conn) {
 
 // Status asks the torrent how it is; ok=false if it does not answer before ctx ends.
 func (t *Torrent) Status(ctx context.Context) (s Status, ok bool) {
-	answer := make(chan Status, 1)
+	return ask(ctx, t, t.status)
+}
+
+// ask has Run call f and returns the result; ok=false if it does not before ctx ends.
+func ask[T any](ctx context.Context, t *Torrent, f func() T) (result T, ok bool) {
+	answer := make(chan T, 1)
 	select {
-	case t.mail <- func() { answer <- t.status() }:
+	case t.mail <- func() { answer <- f() }:
 	case <-t.gone:
-		return s, false
+		return result, false
 	case <-ctx.Done():
-		return s, false
+		return result, false
 	}
 	select {
-	case s = <-answer:
-		return s, true
+	case result = <-answer:
+		return result, true
 	case <-t.gone:
 	case <-ctx.Done():
 	}
-	return s, false
+	return result, false
 }
 
 func (t *Torrent) status() Status {

@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/btmount/btmount/fetch/swarm/discovery"
 	"github.com/btmount/btmount/fetch/swarm/downlink"
 	"github.com/btmount/btmount/fetch/swarm/fault"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
@@ -32,7 +31,7 @@ type TorrentConfig struct {
 	Typed    []string         // those of Trackers that the user named
 	Peers    []netip.AddrPort // named by the user
 	Hints    []netip.AddrPort // named by the magnet link
-	Known    []discovery.Peer // what Known returned before
+	Known    []Known          // what [Torrent.Known] returned before
 	WebSeeds []string         // named by the metadata or the magnet link (BEP 19)
 	Sent     int64            // payload bytes that former Torrents of this swarm sent
 	// WebPieces are scripts that serve pieces, named by the metadata (BEP 17).
@@ -337,9 +336,7 @@ func (t *Torrent) loop(ctx context.Context) {
 	t.found(t.cfg.Hints, "magnet", netip.Addr{})
 	t.webFound(t.cfg.WebSeeds, false)
 	t.webFound(t.cfg.WebPieces, true)
-	for _, p := range t.cfg.Known {
-		t.learn([]netip.AddrPort{p.Addr}, p.Source, p.Via)
-	}
+	t.remember(t.cfg.Known)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
