@@ -54,6 +54,7 @@ var homes = map[string][]string{
 	"github.com/hanwen/go-fuse":     {"fs"},
 	"github.com/anacrolix":          {"fetch/swarm/..."},
 	"github.com/urfave/cli":         {"cmd/btmount"},
+	"gopkg.in/natefinch":            {"cmd/btmount"},
 	"github.com/knadh/koanf":        {"cmd/btmount"},
 	"github.com/pelletier/go-toml":  {"cmd/btmount"},
 	"github.com/vbauerster/mpb":     {"cmd/btmount"},

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/knadh/koanf/v2"
 	gotoml "github.com/pelletier/go-toml/v2"
 	"github.com/urfave/cli/v2"
+	"gopkg.in/natefinch/lumberjack.v2"
 )
 
 // configFile is a config file whose keys are known to be flags.
@@ -174,13 +177,47 @@ func logger(c *cli.Context) (*slog.Logger, error) {
 		r.wrong("log-level", v, "give debug, info, warn or error")
 	}
 	o := &slog.HandlerOptions{Level: level}
-	var h slog.Handler = slog.NewTextHandler(c.App.ErrWriter, o)
+	to := c.App.ErrWriter
+	if file := r.logFile(); file != "" && r.err == nil {
+		to = &lumberjack.Logger{Filename: file, MaxSize: 10, MaxBackups: 1}
+		if c.String("log-file") == "" {
+			to = io.MultiWriter(to, c.App.ErrWriter) // read until the mount is ready
+		}
+	}
+	var h slog.Handler = slog.NewTextHandler(to, o)
 	switch v := c.String("log-format"); v {
 	case "text":
 	case "json":
-		h = slog.NewJSONHandler(c.App.ErrWriter, o)
+		h = slog.NewJSONHandler(to, o)
 	default:
 		r.wrong("log-format", v, "give text or json")
 	}
 	return slog.New(h), r.err
+}
+
+// logFile is where the log goes, "" for stderr. The file is opened once here, so that one
+// that can not be written is told at once, and so that the trace of a crash goes there too.
+func (r *reader) logFile() string {
+	path := r.c.String("log-file")
+	if r.c.IsSet("log-file") && path == "" {
+		r.wrong("log-file", path, "give a file")
+	}
+	if path == "" && os.Getenv(readyVar) != "" { // in the background, where nobody sees stderr
+		dir := r.folder("state-dir")
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return "" // it is told when the folder is needed
+		}
+		path = filepath.Join(dir, "btmount.log")
+	}
+	if path == "" || r.err != nil {
+		return ""
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		r.wrong("log-file", path, bare(err).Error()+"; give a file that can be written")
+		return ""
+	}
+	defer f.Close()
+	_ = debug.SetCrashOutput(f, debug.CrashOptions{}) // it keeps a descriptor of its own
+	return path
 }

@@ -77,6 +77,7 @@ func settingFlags() []cli.Flag {
 	return under("Settings and log",
 		stringFlag("config", "", "TOML `FILE` with the names of the flags as keys; without this flag btmount/config.toml in $XDG_CONFIG_HOME or ~/.config is read, if it is there"),
 		stringFlag("log-level", "warn", "least `LEVEL` that is logged: debug, info, warn or error"),
+		stringFlag("log-file", "", "`FILE` that the log is appended to, instead of stderr; over 10 MB it is set aside, and one old one is kept; with --daemon it is btmount.log in the state folder if not given"),
 		stringFlag("log-format", "text", "`FORMAT` of the log on stderr: text or json"),
 	)
 }

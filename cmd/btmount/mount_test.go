@@ -71,6 +71,43 @@ func TestDaemonTellsWhatIsLeftOut(t *testing.T) {
 	}
 }
 
+// In the background the log is in the state folder; elsewhere it is where it is wanted, and
+// stderr has none of it.
+func TestLogFile(t *testing.T) {
+	needFUSE(t)
+	p := newPlace(t)
+	a := p.torrent("a")
+	logged := func(file string) {
+		t.Helper()
+		text, err := os.ReadFile(file)
+		if err != nil || !strings.Contains(string(text), "cannot pin") || !strings.Contains(string(text), "msg=stopping") {
+			t.Errorf("%s: %q, %v", file, text, err)
+		}
+		if s, err := os.Stat(file); err == nil && s.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v", file, s.Mode())
+		}
+	}
+	flags := []string{"mount", "mnt", a, "--no-dht", "--log-level", "info", "--pin", "*", "--cache-size", "1"}
+	if got := p.run(append(flags, "--daemon")...); got.code != 0 || !strings.Contains(got.stderr, "cannot pin") {
+		t.Errorf("%+v", got)
+	}
+	if got := p.run("unmount", "mnt"); got != (outcome{}) {
+		t.Errorf("unmount: %+v", got)
+	}
+	logged(p.path("home", ".local", "state", "btmount", "btmount.log"))
+	m := p.start(append(flags, "--log-file", p.path("own.log"))...)
+	m.line("mounted 1 torrent")
+	if got := m.end(syscall.SIGINT); got.code != 0 || got.stderr != "" {
+		t.Errorf("%+v", got)
+	}
+	logged(p.path("own.log"))
+	for _, bad := range []string{p.path("no", "such", "folder"), p.path("mnt"), ""} {
+		if got := p.run(append(flags, "--log-file", bad)...); got.code != 2 || !strings.Contains(got.stderr, "--log-file") || strings.Count(got.stderr, "\n") != 1 {
+			t.Errorf("%q: %+v", bad, got)
+		}
+	}
+}
+
 // Ctrl-C ends a mount that is not ready yet, in the background as well.
 func TestInterruptedBeforeReady(t *testing.T) {
 	for _, args := range [][]string{{"mount"}, {"mount", "--daemon"}} {
