@@ -32,6 +32,7 @@ type pool struct {
 	trackers *discovery.Trackers
 	dht      bool
 	searched time.Time              // last time more peers were asked for out of turn
+	port     uint16                 // that peers were told
 	traded   time.Time              // last time that a place changed hands
 	idle     map[[20]byte]time.Time // who lost its place: not before
 }
@@ -349,9 +350,26 @@ func (p *pool) left(c *conn) {
 	p.put(k)
 }
 
+// tellPort tells peers when a router maps another port to ours. (Trackers and the DHT
+// notice by themselves.)
+func (p *pool) tellPort() {
+	port := p.client.public()
+	if port == p.port {
+		return
+	}
+	first := p.port == 0
+	p.port = port
+	for c := range p.t.conns {
+		if !first && c.theirs != nil {
+			p.t.sendExtended(c)
+		}
+	}
+}
+
 // tick dials again and asks for more peers when there are too few.
 func (p *pool) tick() {
 	p.t.webTick()
+	p.tellPort()
 	p.dial()
 	p.trade()
 	if p.trackers != nil && p.t.hungry() && p.t.useful() < 3 && p.t.clock.Sub(p.searched) > searchGap {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -123,6 +124,23 @@ func TestLimitsOfAllTorrents(t *testing.T) {
 	}
 	cancel()
 	group.Wait()
+}
+
+// Peers are told when a router maps another port to ours.
+func TestPeersAreToldOfAnotherPort(t *testing.T) {
+	dir := sample(t, 1<<20)
+	meta := makeTorrent(t, dir, "v1")
+	s := seed(t, meta, dir, Config{})
+	var port atomic.Uint32
+	l := leech(t, meta, Config{External: func() uint16 { return uint16(port.Load()) }}, s)
+	at := func(port uint16) func(*Torrent) bool {
+		return func(tr *Torrent) bool { c := tr.only(); return c != nil && c.listen.Port() == port }
+	}
+	s.ask(t, "it knows our own port", at(l.client.Port()))
+	l.ask(t, "a second has passed", func(tr *Torrent) bool { return tr.pool.port != 0 })
+	port.Store(4711)
+	s.ask(t, "it knows the mapped one", at(4711))
+	l.stop()
 }
 
 func TestNobodyIsAcceptedBeyondTheLimit(t *testing.T) {

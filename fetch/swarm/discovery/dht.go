@@ -348,17 +348,37 @@ func (d *DHT) Announce(ctx context.Context, hash metainfo.InfoHash, port func() 
 		if d.c.OnAnnounce != nil {
 			d.c.OnAnnounce(hash)
 		}
-		n, err := d.announceOnce(ctx, hash, port(), found)
+		at := port()
+		n, err := d.announceOnce(ctx, hash, at, found)
 		if err != nil {
 			d.log.Debug("DHT announce", "torrent", hash, "err", err)
 		}
 		if n > 0 {
 			wait = announceEvery
 		}
+		if !another(ctx, wait, at, port) {
+			return nil
+		}
+	}
+}
+
+// another waits until the next announce is due, which is sooner if we are called at
+// another port now; false: ctx ended.
+func another(ctx context.Context, wait time.Duration, at uint16, port func() uint16) bool {
+	due := time.NewTimer(wait)
+	defer due.Stop()
+	check := time.NewTicker(leftCheck)
+	defer check.Stop()
+	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-time.After(wait):
+			return false
+		case <-due.C:
+			return true
+		case <-check.C:
+			if port() != at {
+				return true
+			}
 		}
 	}
 }

@@ -64,6 +64,7 @@ type tracker struct {
 	// Owned by the one announce that is under way.
 	started    bool   // it knows of us
 	incomplete bool   // it thinks that we lack something
+	port       uint16 // it thinks that we are called at
 	id         string // its "tracker id", to be sent back
 
 	status TrackerStatus // guarded by Trackers.mu
@@ -261,8 +262,14 @@ func (t *Trackers) sleep(ctx context.Context, ti *tier, wait, floor time.Duratio
 		case <-check.C:
 			// Nobody tells us that the torrent is complete, and a tracker that hands
 			// out seeders should not learn it half an hour late.
-			if working && ti.trackers[0].incomplete && t.stats().Left == 0 {
+			s := t.stats()
+			if working && ti.trackers[0].incomplete && s.Left == 0 {
 				return true
+			}
+			// Nor that a router has mapped another port to ours: whoever hears of us from this
+			// tracker calls in vain until then.
+			if working && ti.trackers[0].port != s.Port {
+				due.Reset(max(0, hurryFloor-time.Since(start)))
 			}
 		}
 	}
@@ -349,7 +356,7 @@ func (t *Trackers) ask(ctx context.Context, tr *tracker) (reply, error) {
 	if err != nil {
 		return r, err
 	}
-	tr.started, tr.incomplete = true, req.stats.Left > 0
+	tr.started, tr.incomplete, tr.port = true, req.stats.Left > 0, req.stats.Port
 	if r.id != "" {
 		tr.id = r.id
 	}

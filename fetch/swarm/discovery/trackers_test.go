@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,6 +26,7 @@ type script struct {
 	asked   map[string]int
 	journal []string
 	left    int64
+	port    uint16
 	found   []Peer
 }
 
@@ -50,7 +52,7 @@ func (s *script) run(t *testing.T, tiers ...string) (*Trackers, func()) {
 	tr := NewTrackers(Config{}, metainfo.InfoHash{1}, nil, nil, func() Stats {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return Stats{Left: s.left}
+		return Stats{Left: s.left, Port: s.port}
 	}, func(p []Peer) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -105,6 +107,50 @@ func TestEventsAndInterval(t *testing.T) {
 		s.want(t, "0s a started", "10m0s a", "12m15s a completed", "22m15s a", "25m0s a stopped")
 		if len(s.found) != 4 {
 			t.Error(s.found)
+		}
+	})
+}
+
+// A port that the router maps, or maps no more, is announced soon, at most every 20
+// seconds; what stays is not announced again.
+func TestAnotherPortIsAnnounced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{left: 5, port: 6881, answers: map[string]answer{"a": ok(10 * time.Minute)}}
+		_, stop := s.run(t, "a")
+		set := func(port uint16) { s.mu.Lock(); s.port = port; s.mu.Unlock() }
+		after(3 * time.Second)
+		set(40000)
+		after(4 * time.Minute)
+		set(6881)
+		after(10 * time.Second)
+		set(40000)
+		after(5 * time.Minute)
+		set(50000)
+		after(time.Minute)
+		stop()
+		s.want(t, "0s a started", "20s a", "4m5s a", "4m25s a", "9m25s a", "10m13s a stopped")
+	})
+}
+
+// The same of the DHT.
+func TestAnotherPortIsAnnouncedToTheDHT(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var port atomic.Uint32
+		began := time.Now()
+		port.Store(1)
+		at := func() uint16 { return uint16(port.Load()) }
+		if !another(t.Context(), time.Minute, 1, at) || time.Since(began) != time.Minute {
+			t.Errorf("the same port is announced after %v", time.Since(began))
+		}
+		began = time.Now()
+		port.Store(2)
+		if !another(t.Context(), time.Minute, 1, at) || time.Since(began) != leftCheck {
+			t.Errorf("another port is announced after %v", time.Since(began))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if another(ctx, time.Minute, 2, at) {
+			t.Error("goes on after its end")
 		}
 	})
 }
