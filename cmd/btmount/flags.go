@@ -90,13 +90,14 @@ func swarmFlags() []cli.Flag {
 		boolFlag("no-dht", "do not use the DHT"),
 		boolFlag("no-lsd", "do not look for peers in the local network (LSD); it is off too with a proxy, or if only this machine can call"),
 		boolFlag("no-port-mapping", "do not ask the router to let peers call (NAT-PMP, UPnP); it is off too with a proxy, or if only this machine can call"),
-		boolFlag("no-utp", "no peers over UDP (uTP), TCP only; it is off too with a proxy"),
+		boolFlag("no-utp", "no peers over UDP (uTP), TCP only; it is off too with a proxy that does not relay it"),
 		listFlag("dht-bootstrap", "`HOST:PORT` of a DHT node to start from instead of the well-known ones"),
 		stringFlag("bind", "", "`ADDRESS` or name of an interface that everything goes through, or nothing is sent: peers, trackers, DHT, downloads, names; for a VPN give the interface"),
 		listFlag("blocklist", "`FILE` or http(s) address of a list of peers never to speak to: lines of P2P text (name:192.0.2.0-192.0.2.255) or CIDR, plain or gzip"),
 		stringFlag("encryption", "allow", "`WHETHER` connections are encrypted (MSE/PE): allow if a peer insists, prefer, require, or forbid"),
-		stringFlag("proxy", "", "`URL` of a SOCKS5 proxy that everything goes through, as socks5://host:port or socks5://user@host:port; it looks up the names; listening, DHT and UDP trackers are off then"),
+		stringFlag("proxy", "", "`URL` of a SOCKS5 proxy that everything goes through, as socks5://host:port or socks5://user@host:port; it looks up the names; listening is off then, and UDP (DHT, uTP, UDP trackers) unless --proxy-udp"),
 		stringFlag("proxy-password-file", "", "`FILE` whose first line is the password for the proxy"),
+		boolFlag("proxy-udp", "the proxy relays UDP (UDP ASSOCIATE), so DHT, uTP and UDP trackers go through it too"),
 		stringFlag("up-limit", "", "most `BYTES` per second sent to peers, such as 500KB; no limit if not given"),
 		stringFlag("down-limit", "", "most `BYTES` per second taken from peers; no limit if not given"),
 		stringFlag("torrent-up-limit", "", "most `BYTES` per second that each torrent by itself sends; no limit if not given"),
@@ -327,7 +328,7 @@ func (r *reader) trackers() []string {
 // swarmConfig reads what every command that meets peers has.
 func (r *reader) swarmConfig() daemon.Config {
 	cfg := daemon.Config{
-		Version: version, Bind: r.c.String("bind"), Proxy: r.c.String("proxy"), ProxyPassword: r.password("proxy-password-file"), Listen: r.c.String("listen"), Trackers: r.trackers(),
+		Version: version, Bind: r.c.String("bind"), Proxy: r.c.String("proxy"), ProxyPassword: r.password("proxy-password-file"), ProxyUDP: r.c.Bool("proxy-udp"), Listen: r.c.String("listen"), Trackers: r.trackers(),
 		Blocklists: r.files("blocklist"), NoDHT: r.c.Bool("no-dht"), NoLSD: r.c.Bool("no-lsd"), NoUTP: r.c.Bool("no-utp"), NoPortMapping: r.c.Bool("no-port-mapping"), DHTBootstrap: r.hostPorts("dht-bootstrap"), MaxPeers: r.number("max-peers", 10000),
 		MaxConnections: r.number("max-connections", 100000), MaxHalfOpen: r.number("max-half-open", 10000),
 		UpLimit: r.size("up-limit"), DownLimit: r.size("down-limit"), StateDir: r.folder("state-dir"),

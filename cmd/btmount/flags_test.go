@@ -178,7 +178,7 @@ func TestValues(t *testing.T) {
 
 // asked are the flags that a user was promised.
 var asked = strings.Fields(`cache-dir pin cache-size state-dir listen peer tracker no-dht no-lsd dht-bootstrap no-upload read-timeout
-	up-limit down-limit torrent-up-limit torrent-down-limit seed-ratio seed-time max-peers max-connections max-half-open encryption bind proxy proxy-password-file blocklist allow-other log-level log-format log-file config strict daemon`)
+	up-limit down-limit torrent-up-limit torrent-down-limit seed-ratio seed-time max-peers max-connections max-half-open encryption bind proxy proxy-password-file proxy-udp blocklist allow-other log-level log-format log-file config strict daemon`)
 
 // Every flag of every command can be given by environment, and what is given arrives.
 func TestEnvironment(t *testing.T) {

@@ -138,15 +138,18 @@ func ready(c *cli.Context, d *daemon.Daemon, cfg daemon.Config, bad int) {
 	if bad > 0 {
 		line += fmt.Sprintf(", %s left out", count(bad, "source"))
 	}
-	line += fmt.Sprintf("; %s; ", reach(d.Addr()))
+	line += fmt.Sprintf("; %s; ", reach(d.Addr(), c.Bool("proxy-udp")))
 	if !announceReady(line + "btmount unmount ends it\n") {
 		fmt.Fprintln(c.App.Writer, line+"Ctrl-C unmounts")
 	}
 }
 
 // reach says how peers come to us.
-func reach(a netip.AddrPort) string {
-	if !a.IsValid() {
+func reach(a netip.AddrPort, proxyUDP bool) string {
+	switch {
+	case !a.IsValid() && proxyUDP:
+		return "everything goes through the proxy, UDP too: no listening"
+	case !a.IsValid():
 		return "everything goes through the proxy: no listening, no DHT, no UDP trackers"
 	}
 	return "peers reach us at " + where(a)

@@ -39,6 +39,7 @@ type Config struct {
 	Bind           string // address or interface of every socket
 	Proxy          string // SOCKS5 that everything goes through
 	ProxyPassword  string
+	ProxyUDP       bool // the proxy relays UDP too
 	Listen         string
 	Peers          []netip.AddrPort
 	Trackers       []string
@@ -159,13 +160,16 @@ func New(cfg Config) (_ *Daemon, err error) {
 }
 
 func (c Config) network() network.Config {
-	return network.Config{Bind: c.Bind, Proxy: c.Proxy, ProxyPassword: c.ProxyPassword}
+	return network.Config{Bind: c.Bind, Proxy: c.Proxy, ProxyPassword: c.ProxyPassword, ProxyUDP: c.ProxyUDP}
 }
 
 // reachable takes from c what the network cannot do.
 func (c Config) reachable(n *network.Network) Config {
 	if n.Proxied() {
-		c.Listen, c.NoDHT, c.NoUTP = "", true, true
+		c.Listen = ""
+		if !n.ProxiesUDP() {
+			c.NoDHT, c.NoUTP = true, true
+		}
 	}
 	// Who listens on loopback, or not at all, cannot be called from the LAN.
 	host, _, err := net.SplitHostPort(c.Listen)

@@ -24,6 +24,13 @@ type ports struct {
 func openPorts(cfg Config, n *network.Network) (p ports, err error) {
 	ctx := context.Background()
 	if cfg.Listen == "" {
+		if n.ProxiesUDP() && !cfg.NoUTP {
+			r, err := n.Associate(ctx)
+			if err != nil {
+				return p, err
+			}
+			p.utp = utp.New(r, n, cfg.Logger)
+		}
 		return p, nil
 	}
 	if cfg.NoUTP {
@@ -86,7 +93,7 @@ func (p ports) close() (err error) {
 
 // conn is the DHT's use of the UDP port; nil if it has to open its own socket.
 func (p ports) conn() net.PacketConn {
-	if p.utp == nil {
+	if p.utp == nil || p.tcp == nil { // behind a proxy it has to send to names
 		return nil
 	}
 	return p.utp.Others().Open()
@@ -101,6 +108,9 @@ func openDHT(cfg Config, n *network.Network, p ports) (*discovery.DHT, error) {
 	d, err := discovery.NewDHT(discovery.DHTConfig{
 		PacketConn: p.conn(), Listen: cfg.Listen, Network: n, Bootstrap: nodes, NodesFile: filepath.Join(cfg.StateDir, "dht.nodes"), Logger: cfg.Logger,
 	})
+	if err != nil && n.Proxied() {
+		return nil, err
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w; choose another with --listen (port 0 takes any), or --no-dht", err)
 	}

@@ -42,12 +42,16 @@ type answers struct {
 }
 
 func newAnswers(id krpc.ID, peers *peerStore) *answers {
-	a := &answers{id: id, peers: peers, puts: rate.NewLimiter(putsPerSec, putsPerSec)}
-	mark := make([]byte, markLength)
-	rand.Read(mark)
+	a := &answers{id: id, mark: random(markLength), peers: peers, puts: rate.NewLimiter(putsPerSec, putsPerSec)}
 	rand.Read(a.secret[:])
-	a.mark = string(mark)
 	return a
+}
+
+// random is n bytes that nobody guesses.
+func random(n int) string {
+	b := make([]byte, n)
+	rand.Read(b)
+	return string(b)
 }
 
 // token proves, when it comes back, that its owner receives packets at addr.

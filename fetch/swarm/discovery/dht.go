@@ -111,6 +111,10 @@ func NewDHT(c DHTConfig) (*DHT, error) {
 		id = krpc.RandomNodeID()
 	}
 	d.conn = newGuard(c.PacketConn, c.Network, newAnswers(id, &peerStore{}), d.log)
+	d.conn.knocked = func(a netip.AddrPort) { // the user named it
+		d.conn.trust(a.Addr())
+		d.AddNode(a)
+	}
 	for _, n := range d.saved.nodes {
 		d.conn.know(n.Addr.ToNodeAddrPort().AddrPort)
 	}
@@ -323,13 +327,17 @@ func (d *DHT) startingNodes(ctx context.Context) (nodes []types.AddrMaybeId) {
 	}
 	d.mu.Unlock()
 	for _, s := range d.c.Bootstrap {
-		addrs, err := d.c.Network.Resolve(ctx, s)
+		targets, err := d.c.Network.Targets(ctx, s)
+		for _, to := range targets {
+			if ua, ok := to.(*net.UDPAddr); ok {
+				d.conn.trust(network.AddrPort(ua).Addr())
+				add(network.AddrPort(ua))
+			} else {
+				err = d.conn.knock(to)
+			}
+		}
 		if err != nil {
 			d.log.Debug("DHT bootstrap node", "node", s, "err", err)
-		}
-		for _, a := range addrs {
-			d.conn.trust(a.Addr())
-			add(a)
 		}
 	}
 	return nodes

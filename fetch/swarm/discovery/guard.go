@@ -33,6 +33,8 @@ type guard struct {
 	log     *slog.Logger
 	answers *answers
 	outside external
+	knocks  string               // the transaction id of our knocks
+	knocked func(netip.AddrPort) // is told who answered one
 	once    sync.Once
 	closed  chan struct{}
 
@@ -42,7 +44,7 @@ type guard struct {
 }
 
 func newGuard(pc net.PacketConn, n *network.Network, a *answers, log *slog.Logger) *guard {
-	return &guard{PacketConn: pc, network: n, answers: a, log: log, closed: make(chan struct{}), known: map[netip.AddrPort]bool{}}
+	return &guard{PacketConn: pc, network: n, answers: a, log: log, knocks: random(8), closed: make(chan struct{}), known: map[netip.AddrPort]bool{}}
 }
 
 const maxKnownNear = 1000 // near addresses; the world's need not be known
@@ -68,6 +70,14 @@ func (g *guard) trust(a netip.Addr) {
 	if network.Nearer(a, g.nearest) {
 		g.nearest = a
 	}
+}
+
+// knock pings a node that is known by name, to a proxy that looks it up: its address is
+// that of the answer.
+func (g *guard) knock(to net.Addr) error {
+	args := map[string]any{"id": string(g.answers.id[:])}
+	_, err := g.PacketConn.WriteTo(bencode.MustMarshal(map[string]any{"t": g.knocks, "y": krpc.YQuery, "q": "ping", "a": args}), to)
+	return err
 }
 
 // WriteTo refuses what the policy does not allow.
@@ -143,6 +153,9 @@ func (g *guard) pass(b []byte, n int, from *net.UDPAddr) int {
 	if m.Y != krpc.YQuery {
 		if us, ok := netip.AddrFromSlice(m.IP.IP); ok {
 			g.outside.vote(from.AddrPort().Addr(), us.Unmap())
+		}
+		if m.T == g.knocks && g.knocked != nil {
+			g.knocked(from.AddrPort())
 		}
 		return n
 	}

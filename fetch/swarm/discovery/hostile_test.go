@@ -306,8 +306,8 @@ func TestUDPFromStranger(t *testing.T) {
 	}
 	defer pc.Close()
 	asked <- pc.LocalAddr().(*net.UDPAddr).AddrPort()
-	to := netip.MustParseAddrPort(u.Host)
-	if _, err := conversation(t.Context(), pc, to, actionAnnounce, announceBody(u.RequestURI(), testRequest)); err == nil || !strings.Contains(err.Error(), `"tracker"`) {
+	to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(u.Host))
+	if _, _, err := conversation(t.Context(), pc, to, actionAnnounce, announceBody(u.RequestURI(), testRequest)); err == nil || !strings.Contains(err.Error(), `"tracker"`) {
 		t.Error(err)
 	}
 }

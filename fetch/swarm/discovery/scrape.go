@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
-	"net/netip"
+	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -270,24 +270,24 @@ func (c Config) overNetwork(ctx context.Context, st *site, batch []metainfo.Info
 	if st.scrape.Scheme != "udp" {
 		return c.scrapeHTTP(ctx, st, batch)
 	}
-	addrs, err := c.Network.Resolve(ctx, st.scrape.Host)
+	targets, err := c.Network.Targets(ctx, st.scrape.Host)
 	if err != nil {
 		return tally{}, err
 	}
 	err = errors.New("no address")
-	for i, to := range addrs { // one of each family: the second, if the first leads nowhere
+	for i, to := range targets { // one of each family: the second, if the first leads nowhere
 		var t tally
-		if t, err = c.scrapeUDP(ctx, to, st.from, batch, scrapeTimeout/time.Duration(len(addrs)-i)); err == nil {
+		if t, err = c.scrapeUDP(ctx, to, st.from, batch, scrapeTimeout/time.Duration(len(targets)-i)); err == nil {
 			return t, nil
 		}
 	}
 	return tally{}, err
 }
 
-func (c Config) scrapeUDP(ctx context.Context, to netip.AddrPort, from network.Origin, batch []metainfo.InfoHash, limit time.Duration) (tally, error) {
+func (c Config) scrapeUDP(ctx context.Context, to net.Addr, from network.Origin, batch []metainfo.InfoHash, limit time.Duration) (tally, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errSilent)
 	defer cancel()
-	b, err := c.overUDP(ctx, to, from, actionScrape, scrapeBody(batch))
+	b, _, err := c.overUDP(ctx, to, from, actionScrape, scrapeBody(batch))
 	if err != nil {
 		return tally{}, err
 	}

@@ -28,14 +28,15 @@ const (
 )
 
 // announceUDP announces to the tracker's first IPv4 and first IPv6 address at
-// the same time, because each hands out only peers of its own kind (BEP 7, 15).
+// the same time, because each hands out only peers of its own kind (BEP 7, 15). A proxy
+// that looks up its name chooses one.
 func (t *Trackers) announceUDP(ctx context.Context, u *url.URL, r request) (reply, error) {
-	addrs, err := t.c.Network.Resolve(ctx, u.Host)
+	targets, err := t.c.Network.Targets(ctx, u.Host)
 	if err != nil {
 		return reply{}, err
 	}
-	return all(ctx, addrs, func(ctx context.Context, addr netip.AddrPort) (reply, error) {
-		return t.udpExchange(ctx, addr, u.RequestURI(), r)
+	return all(ctx, targets, func(ctx context.Context, to net.Addr) (reply, error) {
+		return t.udpExchange(ctx, to, u.RequestURI(), r)
 	})
 }
 
@@ -97,48 +98,56 @@ func (r *reply) join(o reply) {
 
 // udpConn is a conversation with one tracker.
 type udpConn struct {
-	pc net.PacketConn
-	to netip.AddrPort
+	pc   net.PacketConn
+	to   net.Addr       // a *net.UDPAddr, or the name of one that a proxy looks up
+	from netip.AddrPort // who answers; of a name, whoever did first
 }
 
-func (t *Trackers) udpExchange(ctx context.Context, to netip.AddrPort, uri string, r request) (reply, error) {
-	b, err := t.c.overUDP(ctx, to, r.from, actionAnnounce, announceBody(uri, r))
+func (t *Trackers) udpExchange(ctx context.Context, to net.Addr, uri string, r request) (reply, error) {
+	b, from, err := t.c.overUDP(ctx, to, r.from, actionAnnounce, announceBody(uri, r))
 	if err != nil {
 		return reply{}, err
 	}
-	rep, err := parseUDP(b, to.Addr().Is6())
-	rep.from(to.Addr())
+	rep, err := parseUDP(b, from.Is6())
+	rep.from(from)
 	return rep, err
 }
 
-// overUDP does one action at a tracker and returns the body of the reply.
-func (c Config) overUDP(ctx context.Context, to netip.AddrPort, from network.Origin, action uint32, body []byte) ([]byte, error) {
-	if err := c.Network.Allow(network.Ask{Use: network.Tracker, From: from, To: to, UDP: true}); err != nil {
-		return nil, err
-	}
-	family := "udp4"
-	if to.Addr().Is6() {
-		family = "udp6"
+// overUDP does one action at a tracker and returns the body of the reply, and whose it is.
+func (c Config) overUDP(ctx context.Context, to net.Addr, from network.Origin, action uint32, body []byte) ([]byte, netip.Addr, error) {
+	family := "udp"
+	if ua, ok := to.(*net.UDPAddr); ok {
+		at := network.AddrPort(ua)
+		if err := c.Network.Allow(network.Ask{Use: network.Tracker, From: from, To: at, UDP: true}); err != nil {
+			return nil, netip.Addr{}, err
+		}
+		if family = "udp4"; at.Addr().Is6() {
+			family = "udp6"
+		}
 	}
 	pc, err := c.Network.ListenPacket(ctx, family, ":0")
 	if err != nil {
-		return nil, err
+		return nil, netip.Addr{}, err
 	}
 	defer pc.Close()
 	return conversation(ctx, pc, to, action, body)
 }
 
-func conversation(ctx context.Context, pc net.PacketConn, to netip.AddrPort, action uint32, body []byte) ([]byte, error) {
+func conversation(ctx context.Context, pc net.PacketConn, to net.Addr, action uint32, body []byte) ([]byte, netip.Addr, error) {
 	defer context.AfterFunc(ctx, func() { pc.Close() })() // unblocks ReadFrom
-	c := udpConn{pc, to}
+	c := udpConn{pc: pc, to: to}
+	if ua, ok := to.(*net.UDPAddr); ok {
+		c.from = network.AddrPort(ua)
+	}
 	b, err := c.roundTrip(ctx, binary.BigEndian.AppendUint64(nil, udpProtocol), actionConnect, nil)
 	if err != nil {
-		return nil, err
+		return nil, netip.Addr{}, err
 	}
 	if len(b) < 8 {
-		return nil, errors.New("reply to connect is too short")
+		return nil, netip.Addr{}, errors.New("reply to connect is too short")
 	}
-	return c.roundTrip(ctx, b[:8], action, body)
+	b, err = c.roundTrip(ctx, b[:8], action, body)
+	return b, c.from.Addr(), err
 }
 
 // roundTrip sends a request, again when nothing comes, and returns the body of
@@ -151,7 +160,7 @@ func (c *udpConn) roundTrip(ctx context.Context, connection []byte, action uint3
 	packet = append(append(packet, id...), body...)
 	buf := make([]byte, maxDatagram)
 	for wait := udpResend; ; wait *= 2 {
-		if _, err := c.pc.WriteTo(packet, net.UDPAddrFromAddrPort(c.to)); err != nil {
+		if _, err := c.pc.WriteTo(packet, c.to); err != nil {
 			return nil, cause(ctx, err)
 		}
 		if err := c.pc.SetReadDeadline(time.Now().Add(wait)); err != nil {
@@ -173,10 +182,11 @@ func (c *udpConn) receive(buf []byte, id [4]byte, action uint32) ([]byte, error)
 		if err != nil {
 			return nil, err
 		}
-		ua, ok := from.(*net.UDPAddr)
-		if !ok || n < 8 || [4]byte(buf[4:8]) != id || ua.AddrPort().Port() != c.to.Port() || ua.AddrPort().Addr().Unmap().WithZone("") != c.to.Addr().WithZone("") {
+		at := network.AddrPort(from)
+		if n < 8 || [4]byte(buf[4:8]) != id || c.from.IsValid() && withoutZone(at) != withoutZone(c.from) {
 			continue
 		}
+		c.from = at
 		switch got := binary.BigEndian.Uint32(buf); got {
 		case action:
 			return buf[8:n], nil
@@ -186,6 +196,10 @@ func (c *udpConn) receive(buf []byte, id [4]byte, action uint32) ([]byte, error)
 			return nil, fmt.Errorf("reply to action %d has action %d", action, got)
 		}
 	}
+}
+
+func withoutZone(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().WithZone(""), a.Port())
 }
 
 func isTimeout(err error) bool {

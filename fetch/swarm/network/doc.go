@@ -45,10 +45,12 @@
 // # Through a proxy
 //
 // With Config.Proxy everything goes through a SOCKS5 proxy, names included, which the
-// proxy looks up. What it cannot carry is off: UDP (uTP, DHT, UDP trackers), listening.
-// UDP ASSOCIATE was rejected: few proxies have it, and fewer let anybody answer. The
-// policy still sees addresses and "localhost", but not what a proxy makes of other
-// names: a proxy that stands in the LAN has to guard the LAN itself.
+// proxy looks up. What it cannot carry is off: listening, and UDP (uTP, DHT, UDP trackers)
+// unless Config.ProxyUDP says that it relays that: few proxies do, and to find out by
+// trying would show who cannot. A [Relay] carries it then, and never goes past the proxy,
+// also when that is gone for a while. The policy still sees addresses and "localhost",
+// but not what a proxy makes of other names: a proxy that stands in the LAN has to guard
+// the LAN itself.
 //
 // # UDP for peers
 //

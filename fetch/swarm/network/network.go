@@ -19,6 +19,7 @@ type Config struct {
 	Bind          string // address or name of an interface that every socket uses; "" for none
 	Proxy         string // socks5://[user@]host:port that everything goes through; "" for none
 	ProxyPassword string
+	ProxyUDP      bool          // the proxy relays UDP too
 	Resolver      *net.Resolver // nil: the system's; with Bind, one that is bound
 }
 
@@ -26,6 +27,7 @@ type Config struct {
 type Network struct {
 	bound    bound
 	proxy    string // host:port, "" for none
+	proxyUDP bool   // it relays
 	auth     *proxy.Auth
 	resolver *net.Resolver
 	blocked  Blocklist
@@ -47,6 +49,9 @@ func Open(cfg Config) (*Network, error) {
 	}
 	if cfg.Proxy != "" {
 		n.proxy, n.auth, err = parseProxy(cfg.Proxy, cfg.ProxyPassword)
+		n.proxyUDP = cfg.ProxyUDP
+	} else if cfg.ProxyUDP {
+		err = errors.New("proxy: it shall relay UDP and there is none; name it with --proxy")
 	} else if cfg.ProxyPassword != "" {
 		err = errors.New("proxy: there is a password and no proxy; name it with --proxy")
 	}
@@ -80,9 +85,13 @@ func (n *Network) Allow(a Ask) error {
 	return nil
 }
 
-// Proxied reports whether everything goes through a proxy. There is no UDP then, no
-// listening, and no looking up of names: these fail with [ErrProxied].
+// Proxied reports whether everything goes through a proxy. There is no listening then,
+// no looking up of names, and no UDP unless [Network.ProxiesUDP]: these fail with
+// [ErrProxied].
 func (n *Network) Proxied() bool { return n.proxy != "" }
+
+// ProxiesUDP reports whether UDP goes through a proxy.
+func (n *Network) ProxiesUDP() bool { return n.proxyUDP }
 
 const (
 	connectTimeout = 8 * time.Second
@@ -142,10 +151,15 @@ func (n *Network) Listen(ctx context.Context, addr string) (net.Listener, error)
 	return listener{l, n}, nil
 }
 
-// ListenPacket opens a UDP socket; network is udp, udp4 or udp6.
+// ListenPacket opens a UDP socket; network is udp, udp4 or udp6. Behind a proxy that
+// relays UDP it is a [*Relay], of any family.
 func (n *Network) ListenPacket(ctx context.Context, network, addr string) (net.PacketConn, error) {
 	if n.Proxied() {
-		return nil, fmt.Errorf("UDP: %w", ErrProxied)
+		r, err := n.Associate(ctx) // its address is the proxy's choice
+		if err != nil {
+			return nil, err
+		}
+		return r, nil
 	}
 	at, err := n.bound.listen(addr)
 	if err == nil {

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/net/proxy"
@@ -17,7 +16,7 @@ import (
 const proxyTimeout = 30 * time.Second // a proxy that is a chain of others takes longer
 
 // ErrProxied means that something cannot be done through the proxy, and so is not.
-var ErrProxied = errors.New("not through the proxy, which takes TCP only")
+var ErrProxied = errors.New("not through the proxy, which takes TCP only, unless --proxy-udp says more")
 
 // parseProxy reads socks5://[user@]host:port. Its errors do not repeat it: it may have
 // a password in it, in spite of what is asked for.
@@ -77,8 +76,7 @@ func (n *Network) throughProxy(ctx context.Context, hostport string, a *Ask) (ne
 	}
 	var remote net.Addr = name(hostport)
 	ask := *a
-	local := strings.ToLower(strings.TrimSuffix(host, "."))
-	if local == "localhost" || strings.HasSuffix(local, ".localhost") {
+	if isLocal(host) {
 		host = "127.0.0.1"
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {

@@ -37,6 +37,9 @@ const (
 
 // ListenUDP opens a socket for Read; it does not wait for anything.
 func (n *Network) ListenUDP(ctx context.Context, addr string) (*UDP, error) {
+	if n.Proxied() {
+		return nil, fmt.Errorf("listen on %s (UDP): %w", addr, ErrProxied)
+	}
 	pc, err := n.ListenPacket(ctx, "udp", addr)
 	if err != nil {
 		return nil, err
