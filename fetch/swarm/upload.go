@@ -102,6 +102,14 @@ func (c *conn) choke(on bool) {
 
 // upload sends the block that is first in the queue; granted bytes may be sent for it.
 // buf is reused.
+//
+// Rejected: to have the kernel send the block from the file (sendfile). Blocks of 16 KiB are
+// too short for it: a header and a block take, over loopback, 0.25 CPU s/GB with one read
+// and one write, 0.35 to 0.40 with net's ReadFrom, whose header is a packet of its own,
+// 0.31 to 0.34 with MSG_MORE, and 0.23 to 0.25 with nothing but the two system calls. It
+// would be 0.20 with blocks of 128 KiB, which nobody asks for. All of a seed is 0.65 (with
+// libtorrent as the leecher). And what was verified could change on its way: a piece that
+// is evicted would have to be kept until the peer has acknowledged it.
 func (c *conn) upload(granted int, buf []byte) ([]byte, error) {
 	c.mu.Lock()
 	var k blockKey
