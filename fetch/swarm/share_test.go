@@ -168,13 +168,16 @@ func TestMessagesPassWaitingBlocks(t *testing.T) {
 	}
 }
 
-// TestSeedRatio: when as much was sent as asked for, nobody is served any more.
+// TestSeedRatio: when as much was sent as asked for, nobody is served any more: not who
+// was served until then, nor who comes and wants something.
 func TestSeedRatio(t *testing.T) {
 	dir := sample(t, 2<<20)
 	meta := makeTorrent(t, dir, "v1")
-	for _, share := range []Share{{Ratio: 1}, {Time: time.Nanosecond}} {
+	const rate = 1 << 20
+	for _, share := range []Share{{Ratio: 0.25}, {Time: time.Nanosecond}} {
 		t.Run(fmt.Sprint(share), func(t *testing.T) {
-			s := seed(t, meta, dir, Config{Share: share})
+			t.Parallel()
+			s := seed(t, meta, dir, Config{Share: share, UpLimit: rate})
 			l := leech(t, meta, Config{}, s)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -182,24 +185,31 @@ func TestSeedRatio(t *testing.T) {
 			go func() {
 				err <- l.torrent.Fetch(ctx, extent.Extent{Len: meta.Info.Length}, time.Now())
 			}()
-			if share.Ratio > 0 {
-				if err := <-err; err != nil {
-					t.Fatal(err)
-				}
-			}
 			<-s.torrent.Sated()
-			st, _ := s.torrent.Status(t.Context())
-			for _, p := range st.Swarm {
-				if p.Served {
-					t.Error("still served")
+			s.ask(t, "nobody is served", func(tr *Torrent) bool {
+				for c := range tr.conns {
+					if c.serve.Unchoked || !c.serve.Interested {
+						return false
+					}
 				}
+				return len(tr.conns) > 0
+			})
+			sent := s.torrent.Uploaded()
+			// Time decides once a second, and so does the choker.
+			if most := int64(share.Ratio*float64(payload(meta))) + 3*rate/2; sent > most || share.Ratio == 0 && sent > 0 {
+				t.Errorf("sent %d bytes, at most %d may be", sent, most)
 			}
-			if share.Time > 0 {
-				cancel()
-				<-err
-				if st.Uploaded > 0 {
-					t.Errorf("sent %d bytes, and the time was over before", st.Uploaded)
-				}
+			cancel()
+			if <-err == nil {
+				t.Error("all of it was sent")
+			}
+			l.stop() // it would share what it has with the newcomer
+			another := leech(t, meta, Config{}, s)
+			if another.torrent.Fetch(within(t, 3*time.Second), extent.Extent{Len: 1}, time.Now()) == nil {
+				t.Error("a newcomer is served")
+			}
+			if now := s.torrent.Uploaded(); now > sent {
+				t.Errorf("sent %d bytes, and %d more since", sent, now-sent)
 			}
 		})
 	}
