@@ -15,6 +15,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Check reports whether Mount would find the mountpoint usable, in the same words, so that
+// nobody waits for the network to hear that it is not. A stale mount of our own is taken
+// away.
+func Check(cfg Config) error {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	_, err := prepare(cfg.Mountpoint, cfg.AllowOther, cfg.Logger)
+	return err
+}
+
 // prepare checks everything that would make a mount fail or hide something, so
 // that the error is about the cause and not about what mount(2) made of it. A stale
 // mount of our own is taken away. It returns the path that the kernel knows.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 )
@@ -124,6 +125,20 @@ func TestBadInput(t *testing.T) {
 	}
 	if got := busy.end(syscall.SIGTERM); got.code != 0 || got.stderr != "" {
 		t.Errorf("the mount beside it: %+v", got)
+	}
+}
+
+// A mountpoint that can not be used is told of before any source is fetched.
+func TestMountpointIsLookedAtFirst(t *testing.T) {
+	needFUSE(t)
+	p := newPlace(t)
+	var asked atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
+	defer s.Close()
+	p.write("full/file", "content")
+	holdsOneLine(t, p.run("mount", p.path("full"), s.URL+"/x.torrent", "--no-dht"), []string{p.path("full"), "not empty", "choose"})
+	if n := asked.Load(); n > 0 {
+		t.Errorf("%d sources were asked for", n)
 	}
 }
 

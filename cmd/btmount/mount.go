@@ -76,6 +76,10 @@ func free(ctx context.Context, point string) error {
 
 // serve runs the mount until ctx ends.
 func serve(c *cli.Context, cfg daemon.Config, sources []string) error {
+	// Before the sources: some have to be fetched, and thousands of them read.
+	if err := fs.Check(fs.Config{Mountpoint: cfg.Mountpoint, AllowOther: cfg.AllowOther, Logger: cfg.Logger}); err != nil {
+		return err
+	}
 	d, err := daemon.New(cfg)
 	if err != nil {
 		return err
