@@ -285,6 +285,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		d.swarm.Go(func() { _ = d.mapper.Run(swarmCtx) })
 	}
 	d.swarm.Go(func() { d.warm(); d.lull(swarmCtx) })
+	d.swarm.Go(func() { d.sweep(time.Now()) }) // ends with the folder
 
 	gone := make(chan struct{})
 	if d.server != nil {

@@ -3,6 +3,7 @@ package daemon
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
@@ -68,4 +69,49 @@ func (d *Daemon) firstSeen(h metainfo.InfoHash, m *metainfo.Meta) *metainfo.Meta
 	dated.Created = time.Now().Truncate(time.Second)
 	d.saveState(h, &dated)
 	return &dated
+}
+
+// stateAge is how long the metadata of a torrent is kept that nobody mounts.
+const stateAge = 180 * 24 * time.Hour
+
+// sweep removes what is kept of torrents that were not mounted for long. There is no
+// moment at which one is removed for good: it is not named at the next start, and another
+// mount may share the folder. So the age decides, which is that of the last mount.
+func (d *Daemon) sweep(now time.Time) {
+	dir := filepath.Join(d.cfg.StateDir, "torrents")
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		d.log.Warn("cannot look through the state folder", "path", dir, "err", bare(err))
+		return
+	}
+	removed := 0
+	for _, f := range files {
+		name := strings.TrimSuffix(f.Name(), ".tmp") // left by a crash
+		kind := filepath.Ext(name)
+		h, err := metainfo.ParseInfoHash(strings.TrimSuffix(name, kind))
+		st, serr := f.Info()
+		if err != nil || serr != nil || name != h.String()+kind || !st.Mode().IsRegular() || kind != ".torrent" && kind != ".peers" {
+			continue // nothing of ours
+		}
+		d.mu.Lock()
+		mounted := d.byHash[h] != nil
+		d.mu.Unlock()
+		age, path := now.Sub(st.ModTime()), filepath.Join(dir, f.Name())
+		switch {
+		case kind == ".torrent" && mounted:
+			if age > 24*time.Hour {
+				err = os.Chtimes(path, time.Time{}, now)
+			}
+		case kind == ".peers" && age > oldPeers, age > stateAge:
+			err = os.Remove(path)
+			removed++
+		}
+		if err != nil {
+			d.log.Warn("cannot tidy the state folder", "path", path, "err", bare(err))
+			return
+		}
+	}
+	if removed > 0 {
+		d.log.Info("removed what was kept of torrents that were not mounted for long", "files", removed)
+	}
 }
