@@ -89,7 +89,7 @@ func swarmFlags() []cli.Flag {
 		listFlag("tracker", "`URL` of a tracker to ask, for every torrent"),
 		boolFlag("no-dht", "do not use the DHT"),
 		boolFlag("no-lsd", "do not look for peers in the local network (LSD); it is off too with a proxy, or if only this machine can call"),
-		boolFlag("no-port-mapping", "do not ask the router to let peers call (NAT-PMP, UPnP); it is off too with a proxy, or if only this machine can call"),
+		boolFlag("no-port-mapping", "do not ask the router to let peers call (PCP, NAT-PMP, UPnP); it is off too with a proxy, or if only this machine can call"),
 		boolFlag("no-utp", "no peers over UDP (uTP), TCP only; it is off too with a proxy that does not relay it"),
 		listFlag("dht-bootstrap", "`HOST:PORT` of a DHT node to start from instead of the well-known ones"),
 		stringFlag("bind", "", "`ADDRESS` or name of an interface that everything goes through, or nothing is sent: peers, trackers, DHT, downloads, names; for a VPN give the interface"),

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -24,6 +25,20 @@ func (n *Network) Gateway() (netip.Addr, error) {
 	}
 	defer f.Close()
 	return parseRoutes(f, n.bound.device)
+}
+
+// Toward returns the address that packets to a router leave from. Nothing is sent.
+func (n *Network) Toward(to netip.AddrPort) (netip.Addr, error) {
+	if n.Proxied() {
+		return netip.Addr{}, ErrProxied
+	}
+	d := net.Dialer{LocalAddr: n.bound.local("udp"), Control: n.control}
+	c, err := d.Dial("udp", to.String())
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("no way to %v: %w", to.Addr(), cause(err))
+	}
+	defer c.Close()
+	return AddrPort(c.LocalAddr()).Addr(), nil
 }
 
 // parseRoutes finds the default route of an interface, or of any.

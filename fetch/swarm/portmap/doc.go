@@ -1,5 +1,6 @@
-// Package portmap asks the router to let others call us: over NAT-PMP (RFC 6886), and if
-// it does not speak that, over UPnP (InternetGatewayDevice 1 and 2).
+// Package portmap asks the router to let others call us: over PCP (RFC 6887), or NAT-PMP
+// (RFC 6886), which are asked at a time, and if it speaks neither, over UPnP
+// (InternetGatewayDevice 1 and 2).
 //
 // The listening port is mapped for TCP and UDP, with a lease of an hour that is renewed at
 // half of it and given back in the end. If the router gives another port, that one is told
@@ -15,6 +16,5 @@
 // port, and that is all.
 //
 // Every socket is opened by package network, and so bound as others are. IPv6 needs no
-// mapping, and pinholes in firewalls are not asked for; nor is PCP (RFC 6887) spoken, since
-// routers that have it mostly have NAT-PMP as well.
+// mapping, and pinholes in firewalls are not asked for.
 package portmap

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/btmount/btmount/fetch/swarm/network"
 )
 
 const (
@@ -71,36 +73,40 @@ func (r *natpmp) close() { r.pc.Close() }
 
 func (r *natpmp) String() string { return "NAT-PMP" }
 
-// ask sends a request, again when nothing comes, and returns the answer of size bytes.
+// ask sends a request and returns the answer of size bytes.
 func (r *natpmp) ask(ctx context.Context, req []byte, size int) ([]byte, error) {
-	defer context.AfterFunc(ctx, func() { _ = r.pc.SetReadDeadline(time.Unix(1, 0)) })()
-	buf := make([]byte, 64)
+	return exchange(ctx, r.pc, r.to, req, func(b []byte) ([]byte, bool, error) { return parseNATPMP(b, req[1], size) })
+}
+
+// exchange sends a request to a router, again when nothing comes, and returns the first
+// answer that is ours.
+func exchange(ctx context.Context, pc net.PacketConn, to netip.AddrPort, req []byte, parse func([]byte) (answer []byte, ours bool, err error)) ([]byte, error) {
+	defer context.AfterFunc(ctx, func() { _ = pc.SetReadDeadline(time.Unix(1, 0)) })()
+	buf := make([]byte, 1100) // the longest message of PCP
 	wait := natpmpFirst
 	for range natpmpTries {
-		if _, err := r.pc.WriteTo(req, net.UDPAddrFromAddrPort(r.to)); err != nil {
+		if _, err := pc.WriteTo(req, net.UDPAddrFromAddrPort(to)); err != nil {
 			return nil, err
 		}
-		_ = r.pc.SetReadDeadline(time.Now().Add(wait))
+		_ = pc.SetReadDeadline(time.Now().Add(wait))
 		wait *= 2
 		if ctx.Err() != nil { // after the deadline was set: else ctx has moved it
 			return nil, context.Cause(ctx)
 		}
 		for {
-			n, from, err := r.pc.ReadFrom(buf)
+			n, from, err := pc.ReadFrom(buf)
 			if ne := net.Error(nil); errors.As(err, &ne) && ne.Timeout() {
 				break
 			}
 			if err != nil {
 				return nil, err
 			}
-			if ua, ok := from.(*net.UDPAddr); !ok || ua.AddrPort().Port() != r.to.Port() || ua.AddrPort().Addr().Unmap() != r.to.Addr() {
+			if network.AddrPort(from) != to {
 				continue // others may send too
 			}
-			b, ours, err := parseNATPMP(buf[:n], req[1], size)
-			if !ours {
-				continue
+			if b, ours, err := parse(buf[:n]); ours {
+				return b, err
 			}
-			return b, err
 		}
 	}
 	return nil, errSilent

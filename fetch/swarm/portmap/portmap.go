@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -17,6 +18,7 @@ const (
 	leastTime = 30 * time.Second // between two requests, whatever lease the router gives
 	retryMost = 30 * time.Minute
 	leaveTime = 2 * time.Second
+	pcpGrace  = time.Second // for an answer in PCP, after one in NAT-PMP
 )
 
 // Config says what to map.
@@ -35,7 +37,7 @@ type Config struct {
 
 // Status is what the router gave.
 type Status struct {
-	Method   string     `json:"method"`          // NAT-PMP, UPnP, "" if nothing is mapped
+	Method   string     `json:"method"`          // PCP, NAT-PMP, UPnP, "" if nothing is mapped
 	External netip.Addr `json:"external"`        // the router's outer address; not valid: unknown
 	TCP      uint16     `json:"tcp"`             // at which port others call us; 0: not mapped
 	UDP      uint16     `json:"udp"`             //
@@ -180,21 +182,61 @@ func (m *Mapper) find(ctx context.Context) (router, error) {
 			return nil, err
 		}
 	}
-	pc, err := m.cfg.Network.ListenPacket(ctx, "udp4", ":0")
+	r, err := m.findPCP(ctx, netip.AddrPortFrom(gateway, m.cfg.natpmp))
+	if err == nil {
+		return r, nil
+	}
+	u, upnpErr := findUPnP(ctx, m.cfg.Network, gateway, m.cfg.ssdp)
+	if upnpErr != nil {
+		return nil, fmt.Errorf("router %v: %w; UPnP: %w", gateway, err, upnpErr)
+	}
+	return u, nil
+}
+
+// findPCP asks in PCP and in NAT-PMP at a time: a router that speaks neither is silent.
+// PCP is taken if both are spoken.
+func (m *Mapper) findPCP(ctx context.Context, to netip.AddrPort) (router, error) {
+	us, err := m.cfg.Network.Toward(to)
 	if err != nil {
 		return nil, err
 	}
-	n := &natpmp{pc: pc, to: netip.AddrPortFrom(gateway, m.cfg.natpmp)}
-	_, natErr := n.external(ctx)
-	if natErr == nil {
-		return n, nil
-	}
-	n.close()
-	u, err := findUPnP(ctx, m.cfg.Network, gateway, m.cfg.ssdp)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	open := func() (net.PacketConn, error) { return m.cfg.Network.ListenPacket(ctx, "udp4", ":0") }
+	first, err := open()
 	if err != nil {
-		return nil, fmt.Errorf("router %v: NAT-PMP: %w; UPnP: %w", gateway, natErr, err)
+		return nil, err
 	}
-	return u, nil
+	second, err := open()
+	if err != nil {
+		first.Close()
+		return nil, err
+	}
+	old := &natpmp{pc: second, to: to}
+	oldErr := make(chan error, 1)
+	newer, enough := context.WithCancelCause(ctx)
+	defer enough(nil)
+	go func() { // ends with cancel, or four seconds
+		_, err := old.external(ctx)
+		if err == nil { // who answers this would have answered the other by now, or soon
+			time.AfterFunc(pcpGrace, func() { enough(errSilent) })
+		}
+		oldErr <- err
+	}()
+	r := newPCP(first, to, us)
+	pcpErr := r.speaks(newer)
+	if pcpErr == nil {
+		cancel()
+		<-oldErr
+		old.close()
+		return r, nil
+	}
+	r.close()
+	if err := <-oldErr; err != nil {
+		old.close()
+		return nil, fmt.Errorf("PCP: %w; NAT-PMP: %w", pcpErr, err)
+	}
+	return old, nil
 }
 
 // leave takes the mappings back.

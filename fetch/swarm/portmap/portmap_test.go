@@ -100,7 +100,10 @@ func natpmpRouter(asked *told) func(b []byte) []byte {
 		if len(b) == 2 && b[0] == 0 && b[1] == 0 {
 			return []byte{0, 128, 0, 0, 0, 0, 0, 1, 203, 0, 113, 9}
 		}
-		if len(b) != 12 || b[0] != 0 || b[1] != 1 && b[1] != 2 {
+		if b[0] != 0 {
+			return []byte{0, 128 + b[1], 0, 1, 0, 0, 0, 1}
+		}
+		if len(b) != 12 || b[1] != 1 && b[1] != 2 {
 			asked.add(fmt.Sprintf("%x", b))
 			return nil
 		}
