@@ -1,10 +1,13 @@
 package daemon_test
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -275,6 +278,22 @@ func opentracker(t testing.TB, hashes ...string) string {
 	p := command(t, "opentracker", args...)
 	p.cmd.Dir = dir
 	p.start()
-	listens(t, "127.0.0.1:"+port)
-	return "127.0.0.1:" + port
+	addr := "127.0.0.1:" + port
+	for _, h := range hashes { // it reads its list a while after it began to listen
+		hash, err := hex.DecodeString(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		authorizes := func(event string) bool {
+			r, err := http.Get("http://" + addr + "/announce?info_hash=" + strings.ReplaceAll(url.QueryEscape(string(hash)), "+", "%20") + "&peer_id=-XX0000-000000000000&port=1&left=0&uploaded=0&downloaded=0" + event)
+			if err != nil {
+				return false
+			}
+			defer r.Body.Close()
+			text, err := io.ReadAll(r.Body)
+			return err == nil && !strings.Contains(string(text), "failure")
+		}
+		eventually(t, patience, "opentracker knows the torrent", func() bool { return authorizes("") && authorizes("&event=stopped") })
+	}
+	return addr
 }

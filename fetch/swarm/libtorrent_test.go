@@ -132,6 +132,8 @@ func odd(meta *metainfo.Meta) string {
 }
 
 func (l *rasterbar) addr() netip.AddrPort {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(l.now.Port))
 }
 

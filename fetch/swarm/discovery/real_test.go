@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
@@ -64,13 +66,24 @@ func opentracker(t *testing.T, hash metainfo.InfoHash) string {
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	addr := "127.0.0.1:" + port
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-time.After(10 * time.Millisecond) {
-		if c, err := net.Dial("tcp4", addr); err == nil {
-			c.Close()
+		if authorizes(addr, string(hash[:]), "") && authorizes(addr, string(hash[:]), "&event=stopped") {
 			return addr
 		}
 	}
 	t.Fatal("opentracker does not listen")
 	return ""
+}
+
+// authorizes reports whether opentracker answers and has read its list of torrents, which it
+// does a while after it began to listen. Of who stops it does not look there.
+func authorizes(addr, hash, event string) bool {
+	r, err := http.Get("http://" + addr + "/announce?info_hash=" + strings.ReplaceAll(url.QueryEscape(hash), "+", "%20") + "&peer_id=-XX0000-000000000000&port=1&left=0&uploaded=0&downloaded=0" + event)
+	if err != nil {
+		return false
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	return err == nil && !strings.Contains(string(text), "failure")
 }
 
 // announcer runs Trackers as one client and returns the channel of its peers and
