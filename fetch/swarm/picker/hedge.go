@@ -101,7 +101,9 @@ func (k *Picker) again(p *Piece, at map[blockID]time.Time, s *Swarm) (Twice, boo
 	var best *Peer
 	var soonest time.Time
 	for _, q := range s.peers {
-		if !p.may(q, s.now) || !q.Pipe.Known() || slices.Contains(bl.owners[:bl.n], q) {
+		// Of who is not known one block is asked, and when that came another: it may be what
+		// the reader of a slow peer waits for, and there is nothing else to know it by.
+		if !p.may(q, s.now) || !q.Pipe.Known() && q.Pipe.Outstanding() > 0 || slices.Contains(bl.owners[:bl.n], q) {
 			continue
 		}
 		if finish := q.Pipe.Finish(s.now, size); best == nil || finish.Before(soonest) {
