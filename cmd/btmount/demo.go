@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -162,14 +163,24 @@ func (s *show) start(ready *regexp.Regexp, args ...string) (string, error) {
 		return "", err
 	}
 	c.Stdout = w
-	err = c.Start()
+	started := make(chan error)
+	go func() { // ends with the child; Pdeathsig is about the thread that starts it
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := c.Start()
+		started <- err
+		if err == nil {
+			c.err = c.Wait()
+			close(c.gone)
+		}
+	}()
+	err = <-started
 	w.Close()
 	if err != nil {
 		stdout.Close()
 		return "", err
 	}
 	s.children = append(s.children, c)
-	go func() { c.err = c.Wait(); close(c.gone) }() // ends with the child
 	stop := context.AfterFunc(s.ctx, func() { _ = c.Process.Signal(syscall.SIGTERM) })
 	defer stop()
 	lines := bufio.NewScanner(stdout)

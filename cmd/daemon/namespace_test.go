@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,6 +28,9 @@ func namespaced(t *testing.T) bool {
 		ip(t, "neigh add 198.51.100.1 lladdr 02:00:00:00:00:01 dev wan")
 		return true
 	}
+	// Pdeathsig is about the thread that started the process: Go may end that before.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=4m")
 	cmd.Env = append(os.Environ(), namespaceVar+"="+t.Name(), programVar+"="+btmount)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}

@@ -3,6 +3,7 @@ package network
 import (
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,6 +25,9 @@ func namespaced(t *testing.T, setup ...string) bool {
 	if _, err := exec.LookPath("ip"); err != nil {
 		impossible(t, err)
 	}
+	// Pdeathsig is about the thread that started the process: Go may end that before.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
 	cmd.Env = append(os.Environ(), namespaceVar+"="+t.Name())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
