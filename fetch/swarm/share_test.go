@@ -128,18 +128,29 @@ func TestUplinkFollowsWeights(t *testing.T) {
 		}
 		return v, sum
 	}
-	before, first := wait(4e6)
-	after, last := wait(first + 16e6)
 	total := 0.0
 	for _, r := range all {
 		total += weightOf(r)
 	}
-	for i, r := range all {
-		got, want := (after[i]-before[i])/(last-first), weightOf(r)/total
-		if math.Abs(got-want) > 0.05*want {
-			t.Errorf("weight %v of %v got %.4f, want %.4f within 5 %%", weightOf(r), total, got, want)
+	// On a machine that is busy otherwise a peer may ask too late to use its share: then
+	// it is measured again.
+	before, first := wait(4e6)
+	for try := range 3 {
+		after, last := wait(first + 12e6)
+		off := 0
+		for i, r := range all {
+			got, want := (after[i]-before[i])/(last-first), weightOf(r)/total
+			if math.Abs(got-want) > 0.05*want {
+				t.Logf("try %d: weight %v of %v got %.4f, want %.4f within 5 %%", try, weightOf(r), total, got, want)
+				off++
+			}
 		}
+		if off == 0 {
+			return
+		}
+		before, first = after, last
 	}
+	t.Error("the uplink does not follow the weights")
 }
 
 func weightOf(r *Remote) float64 { return r.c.turns[0].Weight() }

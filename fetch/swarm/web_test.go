@@ -216,7 +216,7 @@ func TestWebSeedThatLiesIsBanned(t *testing.T) {
 			bad := webServer(t, dir, func(h http.Handler) http.Handler {
 				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(lying{w}, r) })
 			})
-			l := webLeech(t, meta, []string{bad}, seed(t, meta, dir, Config{}))
+			l := webLeech(t, meta, []string{bad}, seed(t, meta, dir, Config{EachUp: 3 << 20}))
 			unchoked(t, l, 1)
 			s := l.all(t, meta, dir)
 			if s.Banned != 1 || s.Corrupt == 0 || s.Peers != 1 {
