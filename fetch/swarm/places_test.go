@@ -256,7 +256,8 @@ func TestSeederGetsThePlaceOfWhoHasNothing(t *testing.T) {
 			}
 			defer files.Close()
 			tc := TorrentConfig{Hash: meta.Info.Hash, Info: meta.Info, Peers: peersAt(l)}
-			start(t, Config{}, meta, tc, func(*Torrent) Store { return files })
+			// With one place it does not call the bystanders, whom it is told of (PEX).
+			start(t, Config{MaxPeers: 1}, meta, tc, func(*Torrent) Store { return files })
 		} else {
 			s := seed(t, meta, dir, Config{})
 			l.torrent.postFound([]discovery.Peer{{Addr: addr(s.client), Source: "tracker", Via: netip.MustParseAddr("127.0.0.1")}})
