@@ -43,12 +43,13 @@ type conn struct {
 	field      []byte // its bitfield, first piece in the highest bit
 	haveAll    bool
 	haveCount  int
-	scanned    int       // of the rarest pieces, for what is pinned
-	interested bool      // we told it so
-	voted      bool      // it told our address
-	uploadOnly bool      // it wants nothing, though it may not have all (BEP 21)
-	toldOnly   bool      // we told it that we want nothing
-	useless    time.Time // since when neither can help the other; zero: one can
+	scanned    int           // of the rarest pieces, for what is pinned
+	interested bool          // we told it so
+	voted      bool          // it told our address
+	uploadOnly bool          // it wants nothing, though it may not have all (BEP 21)
+	toldOnly   bool          // we told it that we want nothing
+	useless    time.Time     // since when neither can help the other; zero: one can
+	greeted    time.Duration // a round trip, by its answer to our handshake; 0 if it called us
 	joined     time.Time
 	unheard    time.Time   // since when it would send us nothing; zero: it would
 	idle       bool        // it gave its place to another

@@ -164,10 +164,10 @@
 //     trip, 0.2 s (more, up to 0.7 s, if it has paused before), three blocks and four
 //     times its usual lateness. Its blocks go to others; it is tried again with one
 //     block at once, after 0.25 s, then after twice as long.
-//   - The round trip is the kernel's. Behind a proxy that ends TCP it is too short, and
-//     with 200 ms behind it queues do not fill the path: 0.8 of libtorrent's rate.
-//     Measuring it by the first answer of a peer was tried and made seeks and rate
-//     worse: it contains what the peer did before it answered.
+//   - The round trip is the kernel's, or behind a proxy, which ends TCP, what the peer
+//     took for its handshake, until blocks say that it is less. With the kernel's alone
+//     queues did not fill a path of 200 ms behind a proxy: 0.8 of libtorrent's rate,
+//     now 0.98. A peer that called us through something like that is not seen as far.
 //   - After an idle second a sender's window has shrunk: the first read then pays one
 //     or two round trips more. Keeping connections warm with useless requests was
 //     rejected: it costs 1.3 MB/s.

@@ -28,7 +28,8 @@ func (t *Torrent) join(c *conn) error {
 	t.counter++
 	c.view.Order, c.serve.Key = t.counter, t.counter
 	c.view.Has, c.view.Choked, c.allow = c.hasUnit, true, map[int]bool{}
-	c.view.Pipe.Trip(rtt(c.net))
+	c.view.Pipe.Line(rtt(c.net))
+	c.view.Pipe.Answer(c.greeted)
 	c.joined, c.serve.Since = t.clock, t.clock
 	t.conns[c] = struct{}{}
 	t.byID[c.id] = c
@@ -113,7 +114,7 @@ func (t *Torrent) handle(c *conn, m *wire.Message) error {
 		}
 	case pp.Unchoke:
 		c.view.Choked = false
-		c.view.Pipe.Trip(rtt(c.net))
+		c.view.Pipe.Line(rtt(c.net))
 		t.fillAll()
 	case pp.Interested, pp.NotInterested:
 		c.serve.Interested = m.Type == pp.Interested

@@ -126,7 +126,9 @@ func (c *Client) try(ctx context.Context, t *Torrent, n net.Conn, addr netip.Add
 	}()
 	_ = n.SetDeadline(time.Now().Add(handshakeTimeout))
 	rw := io.ReadWriter(n)
+	began, trips := time.Now(), 1
 	if crypt {
+		trips = 2
 		var method mse.CryptoMethod
 		if rw, method, err = mse.InitiateHandshakeContext(ctx, n, t.hash[:], c.ours(t, t.hash), c.cfg.Encryption.provide()); err != nil {
 			return nil, err
@@ -136,6 +138,7 @@ func (c *Client) try(ctx context.Context, t *Torrent, n net.Conn, addr netip.Add
 		return nil, err
 	}
 	h, err := readHandshake(rw)
+	greeted := time.Since(began) / time.Duration(trips)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +149,7 @@ func (c *Client) try(ctx context.Context, t *Torrent, n net.Conn, addr netip.Add
 	if err != nil {
 		return nil, err
 	}
-	out.listen, out.crypt = addr, crypt
+	out.listen, out.crypt, out.greeted = addr, crypt, greeted
 	return out, nil
 }
 

@@ -18,7 +18,7 @@ import (
 // Peers that a torrent found are known to it when it is joined again, from whom they were
 // heard, so that the same rules hold for them; those that served first.
 func TestKnownPeersAreTriedAgain(t *testing.T) {
-	dir := sample(t, 1<<20)
+	dir := sample(t, 8<<20) // in less the rate is not known
 	meta := makeTorrent(t, dir, "v1")
 	s := seed(t, meta, dir, Config{})
 	via := netip.MustParseAddr("127.0.0.1")

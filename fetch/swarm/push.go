@@ -60,7 +60,7 @@ func (t *Torrent) pushBehind(last int) {
 // distant reports whether some peer is far enough away for push.
 func (t *Torrent) distant() bool {
 	for c := range t.conns {
-		if c.view.Pipe.RTT > pushRTT {
+		if c.view.Pipe.RTT() > pushRTT {
 			return true
 		}
 	}

@@ -169,7 +169,7 @@ func (t *Torrent) peerStatus(c *conn) Peer {
 		Addr: c.name(), Client: c.version, Transport: c.transport(), Source: c.source, Connected: true, Encrypted: c.crypt,
 		Choked: c.view.Choked, Silent: c.view.Mute, Served: c.serve.Unchoked, Pieces: c.haveCount,
 		Down: c.down.Load(), Up: c.up.Load(), DownRate: c.given, UpRate: c.taken,
-		RTT: c.view.Pipe.RTT, OnTheWay: c.view.Pipe.Outstanding(),
+		RTT: c.view.Pipe.RTT(), OnTheWay: c.view.Pipe.Outstanding(),
 	}
 	if c.haveAll {
 		p.Pieces = -1

@@ -46,7 +46,7 @@ func newSim(t *testing.T, peers ...*simPeer) *sim {
 	s := &sim{t: t, now: time.Unix(1000, 0), pick: New(), peers: peers, got: map[[2]int]bool{}, at: map[int]time.Time{}}
 	for i, p := range peers {
 		p.Has, p.Order = func(int) bool { return true }, i
-		p.Pipe.Trip(p.rtt)
+		p.Pipe.Line(p.rtt)
 		p.Pipe.Reqq = 500
 	}
 	return s
@@ -388,7 +388,7 @@ func BenchmarkNext(b *testing.B) {
 	var peers []*Peer
 	for i := range 200 {
 		p := &Peer{Has: func(int) bool { return true }, Order: i}
-		p.Pipe.Trip(time.Duration(10+i) * time.Millisecond)
+		p.Pipe.Line(time.Duration(10+i) * time.Millisecond)
 		peers = append(peers, p)
 	}
 	for p := range 6400 {

@@ -11,9 +11,11 @@
 // where start is when what is outstanding began, or begins, to come.
 // Rate is measured from busy times only: between two blocks of which the second
 // had been asked for before the first came. Other times contain the round trip
-// and would halve the estimate of a peer that is simply not asked enough. RTT is
-// the smallest seen, from the kernel's own measurement and from blocks asked of
-// an idle peer; the queue that we make ourselves is in outstanding, not in RTT.
+// and would halve the estimate of a peer that is simply not asked enough. RTT is the
+// smallest that the kernel measured (Line), or that the peer took to answer (Answer: its
+// handshake, and blocks asked of it when it was idle) where that is longer: behind a proxy
+// the kernel knows the way to the proxy only. The queue that we make ourselves is in
+// outstanding, not in RTT.
 // A peer that is late already is expected to stay late for about as long again
 // (0.7 x overdue: waiting times in swarms have long tails).
 //
@@ -67,26 +69,27 @@ const (
 	burstShare   = 0.4  // of the time is spent in gaps by a peer that sends in bursts
 	burstPrior   = 0.3  // seconds without a gap that every peer is credited with
 	maxBurst     = 512
-	maxPause     = 2        // seconds
-	guessRate    = 64 << 10 // of a peer not yet measured, bytes/s: it must earn more
+	mostTrip     = 3 * time.Second // a peer may take its time with the handshake
+	maxPause     = 2               // seconds
+	guessRate    = 64 << 10        // of a peer not yet measured, bytes/s: it must earn more
 )
 
-// Pipe is the estimate of one peer. The zero value knows nothing; set Reqq and RTT
-// as they become known.
+// Pipe is the estimate of one peer. The zero value knows nothing.
 type Pipe struct {
-	Reqq int           // most requests the peer accepts; 0 means 250
-	RTT  time.Duration // smallest round trip seen; 0 = unknown
+	Reqq int // most requests the peer accepts; 0 means 250
 
-	outstanding int       // bytes asked and not yet answered
-	last        time.Time // last block
-	since       time.Time // when the first block was asked of the then idle peer
-	bytes, secs float64   // decayed busy bytes and seconds
-	samples     int       // blocks that the rate is made of
-	late        float64   // decayed lateness against the prediction, seconds
-	gap         float64   // decayed longest pause, seconds
-	stall       float64   // the same, decayed more slowly
-	paused, all float64   // decayed seconds in long pauses, and in all
-	lost, spent float64   // the same of stalls, decayed more slowly
+	line, answer time.Duration // smallest round trips; 0 = unknown
+	peak         float64       // bytes/s, the highest rate so far
+	outstanding  int           // bytes asked and not yet answered
+	last         time.Time     // last block
+	since        time.Time     // when the first block was asked of the then idle peer
+	bytes, secs  float64       // decayed busy bytes and seconds
+	samples      int           // blocks that the rate is made of
+	late         float64       // decayed lateness against the prediction, seconds
+	gap          float64       // decayed longest pause, seconds
+	stall        float64       // the same, decayed more slowly
+	paused, all  float64       // decayed seconds in long pauses, and in all
+	lost, spent  float64       // the same of stalls, decayed more slowly
 }
 
 // Known reports whether the rate has been measured.
@@ -121,15 +124,22 @@ func (p *Pipe) Arrived(now, sent, due time.Time, n int) {
 		p.secs = p.secs*keep + dt
 		p.samples++
 	} else if rtt := now.Sub(sent) - secs(float64(n)/p.Rate()); p.Known() && rtt > 0 {
-		p.pause((rtt - p.RTT).Seconds())
-		p.Trip(rtt)
+		p.pause((rtt - p.RTT()).Seconds())
+		if p.answer > 0 || p.line == 0 { // else it called us, and no proxy is between
+			// The rate of a peer of which little was asked is too low, and more than the
+			// block took would be taken off.
+			p.Answer(now.Sub(sent) - secs(float64(n)/max(p.peak, p.Rate())))
+		}
+	}
+	if p.Known() {
+		p.peak = max(p.peak, p.Rate())
 	}
 	p.late += (math.Max(0, now.Sub(due).Seconds()) - p.late) / 16
 	p.last = now
 }
 
 // Paused notes that a peer that was given up as silent speaks again, after a pause of d.
-func (p *Pipe) Paused(d time.Duration) { p.pause((d - p.RTT).Seconds()) }
+func (p *Pipe) Paused(d time.Duration) { p.pause((d - p.RTT()).Seconds()) }
 
 // pause notes a time during which nothing came, although it had been asked for and
 // the round trip was over.
@@ -154,12 +164,20 @@ func (p *Pipe) pause(dt float64) {
 // inBursts reports whether the peer spends most of the time in gaps between bursts.
 func (p *Pipe) inBursts() bool { return p.paused > burstShare*(p.all+burstPrior) }
 
-// Trip notes a measured round trip.
-func (p *Pipe) Trip(rtt time.Duration) {
-	if rtt > 0 && (p.RTT == 0 || rtt < p.RTT) {
-		p.RTT = rtt
+// Line notes a round trip that the kernel measured.
+func (p *Pipe) Line(rtt time.Duration) { shortest(&p.line, rtt) }
+
+// Answer notes how long an idle peer took to answer.
+func (p *Pipe) Answer(rtt time.Duration) { shortest(&p.answer, min(rtt, mostTrip)) }
+
+func shortest(d *time.Duration, rtt time.Duration) {
+	if rtt > 0 && (*d == 0 || rtt < *d) {
+		*d = rtt
 	}
 }
+
+// RTT returns the smallest round trip there can be; 0 = unknown.
+func (p *Pipe) RTT() time.Duration { return max(p.line, p.answer) }
 
 // Gone notes that n bytes will not come, or came.
 func (p *Pipe) Gone(n int) { p.outstanding = max(0, p.outstanding-n) }
@@ -170,7 +188,7 @@ func (p *Pipe) Limit(share int) int {
 	if !p.Known() {
 		return min(max(unknownLimit, min(share, unknownMost)), p.Most())
 	}
-	n := p.Rate() * (p.RTT + TargetQueue).Seconds() / wire.BlockSize
+	n := p.Rate() * (p.RTT() + TargetQueue).Seconds() / wire.BlockSize
 	if p.lost > lossy*(p.spent+1) {
 		n += p.Rate() * math.Min(p.stall, mostStall) / wire.BlockSize
 	}
@@ -186,7 +204,7 @@ func (p *Pipe) Spare() int {
 	if !p.Known() {
 		return min(unknownLimit, p.Most())
 	}
-	return min(max(1, int(p.Rate()*(p.RTT+TargetQueue/6).Seconds()/wire.BlockSize)), p.Most())
+	return min(max(1, int(p.Rate()*(p.RTT()+TargetQueue/6).Seconds()/wire.BlockSize)), p.Most())
 }
 
 // Most returns how many blocks may ever be on the way: an eighth less than the peer's
@@ -214,7 +232,7 @@ func (p *Pipe) spoke() time.Time {
 
 // start returns when what is outstanding began or will begin to come.
 func (p *Pipe) start(now time.Time) time.Time {
-	s := p.since.Add(p.RTT)
+	s := p.since.Add(p.RTT())
 	if p.last.After(s) {
 		s = p.last
 	}
@@ -231,7 +249,7 @@ func (p *Pipe) Arrival(now time.Time, n int) time.Time {
 
 // Finish predicts when n more bytes, asked now, will have come.
 func (p *Pipe) Finish(now time.Time, n int) time.Time {
-	at := now.Add(p.RTT)
+	at := now.Add(p.RTT())
 	if p.outstanding > 0 {
 		if busy := p.start(now).Add(secs(float64(p.outstanding) / p.Rate())); busy.After(at) {
 			at = busy
@@ -265,9 +283,9 @@ func (p *Pipe) quietFor(now time.Time, slack time.Duration) bool {
 	if p.outstanding == 0 {
 		return false
 	}
-	allow := p.RTT + max(slack, secs(1.5*p.gap)) + 3*p.block() + 4*p.dev()
+	allow := p.RTT() + max(slack, secs(1.5*p.gap)) + 3*p.block() + 4*p.dev()
 	if !p.Known() {
-		allow = p.RTT + time.Second
+		allow = p.RTT() + time.Second
 	}
 	return now.Sub(p.spoke()) > allow
 }

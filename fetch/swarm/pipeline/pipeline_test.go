@@ -32,7 +32,7 @@ func TestRateLeavesTheRoundTripOut(t *testing.T) {
 	if p.Known() || p.Limit(0) != unknownLimit || p.Limit(20) != 20 || p.Limit(1000) != unknownMost {
 		t.Fatal("knows a peer that it never saw")
 	}
-	p.Trip(200 * time.Millisecond)
+	p.Line(200 * time.Millisecond)
 	feed(&p, time.Unix(0, 0), 8, 40, 200*time.Millisecond, 10*time.Millisecond)
 	if want := block / 0.01; math.Abs(p.Rate()-want) > want/100 {
 		t.Errorf("rate %.0f, want %.0f", p.Rate(), want)
@@ -49,7 +49,7 @@ func TestLimitFillsThePathAndNoMore(t *testing.T) {
 		{100 * time.Millisecond, 1310720 * time.Nanosecond, 167}, // 12.5 MB/s
 		{100 * time.Microsecond, 27 * time.Microsecond, 1000},    // loopback, bounded by reqq
 	} {
-		p := Pipe{Reqq: 1142, RTT: c.rtt}
+		p := Pipe{Reqq: 1142, line: c.rtt}
 		feed(&p, time.Unix(0, 0), 16, 200, c.rtt, c.interval)
 		if got := p.Limit(0); got < c.want-1 || got > c.want+1 {
 			t.Errorf("rtt %v, block every %v: limit %d, want %d", c.rtt, c.interval, got, c.want)
@@ -62,7 +62,7 @@ func TestLimitFillsThePathAndNoMore(t *testing.T) {
 func TestLimitGrowsForBursts(t *testing.T) {
 	var p Pipe
 	p.Reqq = 1000
-	p.Trip(10 * time.Microsecond)
+	p.Line(10 * time.Microsecond)
 	now := time.Unix(0, 0)
 	p.Sent(now, block)
 	p.Sent(now, block)
@@ -88,7 +88,7 @@ func TestLimitGrowsForBursts(t *testing.T) {
 
 func TestFinish(t *testing.T) {
 	now := time.Unix(100, 0)
-	p := Pipe{RTT: 50 * time.Millisecond}
+	p := Pipe{line: 50 * time.Millisecond}
 	at := feed(&p, now, 8, 100, 50*time.Millisecond, 10*time.Millisecond)
 	// Seven are on the way and one block comes every 10 ms.
 	if d := p.Finish(at, block).Sub(at); d < 85*time.Millisecond || d > 95*time.Millisecond {
@@ -114,7 +114,7 @@ func TestFinish(t *testing.T) {
 
 func TestSilent(t *testing.T) {
 	now := time.Unix(100, 0)
-	p := Pipe{RTT: 50 * time.Millisecond}
+	p := Pipe{line: 50 * time.Millisecond}
 	at := feed(&p, now, 8, 100, 50*time.Millisecond, 10*time.Millisecond)
 	for _, c := range []struct {
 		after time.Duration
@@ -138,7 +138,7 @@ func TestSilent(t *testing.T) {
 func TestLossyLine(t *testing.T) {
 	for _, stall := range []time.Duration{0, 400 * time.Millisecond} {
 		var p Pipe
-		p.RTT = 50 * time.Millisecond
+		p.line = 50 * time.Millisecond
 		now, sent := time.Unix(1000, 0), time.Unix(999, 0)
 		for i := range 2000 { // 2 MB/s
 			gap := 8 * time.Millisecond
