@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/btmount/btmount/cmd/daemon"
+	"github.com/btmount/btmount/fetch/fetchtest"
 	"github.com/btmount/btmount/fs"
 	"github.com/btmount/btmount/fs/fstest"
 )
@@ -194,7 +195,7 @@ func startTransmissionOver(t testing.TB, source, dir string, encryption int, utp
 	t.Helper()
 	need(t, "transmission-daemon")
 	need(t, "transmission-remote")
-	conf, rpc, port := t.TempDir(), freePort(t), freePort(t)
+	conf, rpc, port := t.TempDir(), fetchtest.FreePort(t), fetchtest.FreePort(t)
 	settings, err := json.Marshal(map[string]any{
 		"rpc-port": rpc, "rpc-bind-address": "127.0.0.1", "rpc-whitelist-enabled": false, "rpc-authentication-required": false,
 		"peer-port": port, "bind-address-ipv4": "127.0.0.1", "bind-address-ipv6": "::1", "port-forwarding-enabled": false,
@@ -247,7 +248,7 @@ func listens(t testing.TB, addr string) {
 func startAria2(t testing.TB, source, dir string, args ...string) (addr string, p *proc) {
 	t.Helper()
 	need(t, "aria2c")
-	port := freePort(t)
+	port := fetchtest.FreePort(t)
 	all := append([]string{
 		"--no-conf", "--dir=" + dir, "--listen-port=" + strconv.Itoa(port), "--enable-dht=false", "--enable-dht6=false", "--disable-ipv6",
 		"--bt-enable-lpd=false", "--enable-peer-exchange=false", "--file-allocation=none", "--summary-interval=1",
@@ -262,7 +263,7 @@ func startAria2(t testing.TB, source, dir string, args ...string) (addr string, 
 func opentracker(t testing.TB, hashes ...string) string {
 	t.Helper()
 	need(t, "opentracker")
-	dir, port := t.TempDir(), strconv.Itoa(freePort(t))
+	dir, port := t.TempDir(), strconv.Itoa(fetchtest.FreePort(t))
 	if err := os.WriteFile(filepath.Join(dir, "white"), []byte(strings.Join(hashes, "\n")+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/btmount/btmount/fetch/fetchtest"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 )
 
@@ -92,9 +93,9 @@ func TestDHTOnly(t *testing.T) {
 	t.Parallel() // it waits for announces
 	p := single(t, "film", 4<<20, metainfo.MakeConfig{})
 	q := single(t, "other film", 4<<20, metainfo.MakeConfig{})
-	port := freePort(t)
+	port := fetchtest.FreePort(t)
 	node := fmt.Sprint("127.0.0.1:", port)
-	seed(t, p, "--listen", node, "--dht-bootstrap", fmt.Sprint("127.0.0.1:", freePort(t)))
+	seed(t, p, "--listen", node, "--dht-bootstrap", fmt.Sprint("127.0.0.1:", fetchtest.FreePort(t)))
 	startLibtorrent(t, "--torrent", q.torrent, "--save", q.parent(), "--seed", "--dht", node)
 	m := mount(t, p.magnet(), q.magnet(), "--dht-bootstrap", node)
 	for _, p := range []*payload{p, q} {

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -230,25 +229,6 @@ func (p *proc) succeed(limit time.Duration) string {
 func output(t testing.TB, limit time.Duration, name string, args ...string) string {
 	t.Helper()
 	return start(t, name, args...).succeed(limit)
-}
-
-// freePort returns a port that is free for TCP and UDP now.
-func freePort(t testing.TB) int {
-	t.Helper()
-	for range 50 {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		l.Close()
-		if u, err := net.ListenPacket("udp4", fmt.Sprint("127.0.0.1:", port)); err == nil {
-			u.Close()
-			return port
-		}
-	}
-	t.Fatal("no free port")
-	return 0
 }
 
 // within runs f and fails the test if it takes too long; f then keeps its goroutine.

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/btmount/btmount/cmd/daemon"
+	"github.com/btmount/btmount/fetch/fetchtest"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 	"github.com/btmount/btmount/fs"
 )
@@ -186,7 +187,7 @@ func TestReadTimeout(t *testing.T) {
 func TestPeerReturns(t *testing.T) {
 	t.Parallel()
 	p := single(t, "film", 1<<20, metainfo.MakeConfig{})
-	addr := fmt.Sprint("127.0.0.1:", freePort(t))
+	addr := fmt.Sprint("127.0.0.1:", fetchtest.FreePort(t))
 	m := mount(t, p.torrent, "--no-dht", "--peer", addr)
 	r := reader(t, "compare", "sequential", m.path("film"), p.dir)
 	tick := time.NewTimer(6 * time.Second)

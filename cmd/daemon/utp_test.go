@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/btmount/btmount/fetch/fetchtest"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 )
 
@@ -69,7 +70,7 @@ func TestUTPWithTransmission(t *testing.T) {
 func udpOnly(t *testing.T, addr string) string {
 	t.Helper()
 	to := netip.MustParseAddrPort(addr)
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: freePort(t)})
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: fetchtest.FreePort(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/btmount/btmount/fetch/fetchtest"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 )
 
@@ -36,21 +37,11 @@ func need(t *testing.T, path string, args ...string) {
 	t.Skipf("%s: %v", path, err)
 }
 
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // opentracker runs Debian's tracker for one torrent and returns its host:port.
 func opentracker(t *testing.T, hash metainfo.InfoHash) string {
 	t.Helper()
 	need(t, "opentracker")
-	dir, port := t.TempDir(), strconv.Itoa(freePort(t))
+	dir, port := t.TempDir(), strconv.Itoa(fetchtest.FreePort(t))
 	if err := os.WriteFile(filepath.Join(dir, "white"), []byte(hash.String()+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
