@@ -28,16 +28,12 @@ func (b *bench) again() error {
 	defer mute.Close()
 	var peers []string
 	for _, rate := range []float64{5e6, 2e6, 9e5, 1e5} {
-		addr, err := b.seeder(torrent)
-		if err != nil {
-			return err
-		}
-		k, err := newLink(addr, farDelay, rate)
+		k, err := b.behind(farDelay, rate, torrent)
 		if err != nil {
 			return err
 		}
 		defer k.close()
-		peers = append(peers, k.addr())
+		peers = append(peers, k.at)
 	}
 	var all []string
 	for i := range 40 {

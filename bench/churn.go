@@ -50,22 +50,18 @@ func (b *bench) trouble(name, what string, n, serving int, gap time.Duration, do
 		var links []*link
 		var peers []string
 		for i := range n {
-			addr, err := b.seeder(torrent, mode(i)...)
+			k, err := b.behind(farDelay, farRate, torrent, mode(i)...)
 			if err != nil {
 				return err
 			}
 			if slices.Contains(mode(i), "choke") {
-				leave, err := crowd(addr, torrent, 10)
+				leave, err := b.crowd(k.at, torrent, 10)
 				defer leave()
 				if err != nil {
 					return err
 				}
 			}
-			k, err := newLink(addr, farDelay, farRate)
-			if err != nil {
-				return err
-			}
-			links, peers = append(links, k), append(peers, k.addr())
+			links, peers = append(links, k), append(peers, k.at)
 		}
 		var got, took, longest float64
 		if system == "btmount" {
@@ -106,9 +102,8 @@ func plain(int) []string { return nil }
 // before is there again.
 func (b *bench) churn() error {
 	return b.trouble("churn", " (six links of 2, one of them always gone)", 6, 6, 2*time.Second, func(links []*link, n int) {
-		links[(n+len(links)-1)%len(links)].resume()
-		links[n%len(links)].pause()
-		links[n%len(links)].cut()
+		links[(n+len(links)-1)%len(links)].back()
+		links[n%len(links)].leave()
 	}, plain)
 }
 
@@ -136,7 +131,7 @@ func (b *bench) choke() error {
 }
 
 // crowd are peers of a seeder that want its slots and nothing else.
-func crowd(seeder string, torrent string, n int) (leave func(), err error) {
+func (b *bench) crowd(seeder string, torrent string, n int) (leave func(), err error) {
 	var conns []net.Conn
 	leave = func() {
 		for _, c := range conns {
@@ -152,8 +147,8 @@ func crowd(seeder string, torrent string, n int) (leave func(), err error) {
 		return leave, err
 	}
 	for i := range n {
-		c, err := net.Dial("tcp", seeder)
-		if err != nil {
+		var c net.Conn
+		if err := b.net.afar(func() (err error) { c, err = net.Dial("tcp", seeder); return err }); err != nil {
 			return leave, err
 		}
 		conns = append(conns, c)
@@ -193,7 +188,7 @@ func (b *bench) small() error {
 	var peers []string
 	for _, k := range links {
 		defer k.close()
-		peers = append(peers, k.addr())
+		peers = append(peers, k.at)
 	}
 	for range *reps {
 		m, err := b.mount(torrent, peers...)

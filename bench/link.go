@@ -1,197 +1,207 @@
 package main
 
 import (
-	"errors"
-	"io"
-	"net"
+	"encoding/binary"
+	"math/rand/v2"
+	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
-// link forwards TCP connections to a seeder. What the seeder sends passes at a rate,
-// all connections together, and both directions are delayed.
+// link is the path between the near network and one address of the far one: packets are
+// delayed both ways, and those towards the near side pass a line.
 type link struct {
-	at    string // where it listens
-	to    string
-	delay time.Duration // one way
-	line  *line         // towards the client
+	at       string // host:port of who is at its end
+	up, down *direction
+	close    func()
 
-	silent atomic.Bool // nothing passes any more
-
-	mu    sync.Mutex
-	l     net.Listener
-	open  map[net.Conn]struct{}
-	until time.Time // nothing passes before: lost packets are being sent again
+	mu       sync.Mutex
+	silent   bool    // packets vanish
+	refusing bool    // packets are answered by a reset, as when the program at its end is gone
+	loss     float64 // part of the packets from the far end that vanish
+	until    time.Time
 }
 
-// cut ends the connections that pass.
-func (k *link) cut() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for c := range k.open {
-		c.Close()
-	}
-}
-
-// stall lets nothing pass for a time, as lost packets do.
-func (k *link) stall(d time.Duration) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.until = time.Now().Add(d)
-}
-
-func (k *link) stalled() time.Duration {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return time.Until(k.until)
-}
-
-// line carries bytes at a rate; several links can share one.
+// line carries packets at a rate; several links can share one.
 type line struct {
-	rate float64 // bytes/s; 0 = no limit
+	rate float64 // bytes/s on the wire; 0: no limit
 
 	mu   sync.Mutex
-	free time.Time // when it can take the next chunk
+	free time.Time // when it can take the next packet
 }
 
-// queue is how much a line holds beyond what it delays: 0.3 s of its rate, as home
-// routers do.
+// queue is how much a line holds before it drops: 0.3 s of its rate, as home routers do.
 const queue = 300 * time.Millisecond
 
-func newLink(to string, delay time.Duration, rate float64) (*link, error) {
-	return newLinkOn(&line{rate: rate}, to, delay)
-}
-
-func newLinkOn(line *line, to string, delay time.Duration) (*link, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	k := &link{at: l.Addr().String(), l: l, to: to, delay: delay, line: line, open: map[net.Conn]struct{}{}}
-	go k.serve(l) // ends with close
-	return k, nil
-}
-
-func (k *link) addr() string { return k.at }
-
-func (k *link) close() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.l.Close()
-}
-
-// pause refuses connections until resume.
-func (k *link) pause() { k.close() }
-
-func (k *link) resume() {
-	l, err := net.Listen("tcp", k.at)
-	if err != nil {
-		return // the figures will show it
-	}
-	k.mu.Lock()
-	k.l = l
-	k.mu.Unlock()
-	go k.serve(l)
-}
-
-// hush lets nothing pass any more, and closes nothing.
-func (k *link) hush() { k.silent.Store(true) }
-
-func (k *link) serve(l net.Listener) {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return
+// leave books n bytes and returns when they have left the line, which carries nothing
+// before from. false: its queue is full.
+func (l *line) leave(now, from time.Time, n int) (time.Time, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := l.free
+	for _, t := range []time.Time{now, from} {
+		if t.After(at) {
+			at = t
 		}
-		go k.forward(c) // ends with either connection
 	}
+	if l.rate == 0 {
+		return at, true
+	}
+	if at.Sub(now) > queue {
+		return at, false
+	}
+	l.free = at.Add(time.Duration(float64(n) / l.rate * 1e9))
+	return l.free, true
 }
 
-func (k *link) forward(client net.Conn) {
-	defer client.Close()
-	k.mu.Lock()
-	k.open[client] = struct{}{}
-	k.mu.Unlock()
-	defer func() {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		delete(k.open, client)
-	}()
-	d := net.Dialer{Timeout: 5 * time.Second}
-	time.Sleep(2 * k.delay) // the handshake's round trip
-	seeder, err := d.Dial("tcp", k.to)
-	if err != nil {
-		return
-	}
-	defer seeder.Close()
-	// Small kernel buffers: the queue is here.
-	seeder.(*net.TCPConn).SetReadBuffer(32 << 10)
-	client.(*net.TCPConn).SetWriteBuffer(32 << 10)
-	done := make(chan struct{}, 2)
-	go func() { k.pipe(seeder, client, &line{}); done <- struct{}{} }()
-	go func() { k.pipe(client, seeder, k.line); done <- struct{}{} }()
-	<-done
-}
-
-type chunk struct {
+// packet is an IP packet and when it arrives.
+type packet struct {
 	b  []byte
 	at time.Time
 }
 
-// pipe moves bytes from src to dst; each chunk leaves when the line has carried it
-// and arrives a delay later.
-func (k *link) pipe(dst, src net.Conn, on *line) {
-	line := make(chan chunk, 4096)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for c := range line {
-			time.Sleep(time.Until(c.at))
-			time.Sleep(k.stalled())
-			if k.silent.Load() {
-				continue
-			}
-			if _, err := dst.Write(c.b); err != nil {
-				src.Close()
-			}
-		}
-		dst.Close()
-	})
-	size := 64 << 10
-	if on.rate > 0 {
-		size = 4 << 10
-	}
-	for {
-		b := make([]byte, size)
-		n, err := src.Read(b)
-		if n > 0 {
-			line <- chunk{b[:n], on.leave(n).Add(k.delay)}
-		}
-		if err != nil {
-			if !errors.Is(err, io.EOF) {
-				src.Close()
-			}
-			break
-		}
-	}
-	close(line)
-	wg.Wait()
+// direction is one of the two of a link.
+type direction struct {
+	to      *os.File
+	line    *line
+	delay   time.Duration
+	packets chan packet
 }
 
-// leave books n bytes on the line and returns when they have left it; it waits while
-// the queue is full.
-func (l *line) leave(n int) time.Time {
-	if l.rate == 0 {
-		return time.Now()
+func newDirection(to *os.File, on *line, delay time.Duration) *direction {
+	return &direction{to, on, delay, make(chan packet, 16<<10)}
+}
+
+// run delivers packets until done is closed.
+func (d *direction) run(done <-chan struct{}, dead func() bool) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case p := <-d.packets:
+			timer.Reset(time.Until(p.at))
+			select {
+			case <-done:
+				return
+			case <-timer.C:
+			}
+			if len(p.b) > resetSize && dead() {
+				continue // it was on the way when the end was gone
+			}
+			_, _ = d.to.Write(p.b) // a device that is down: it is lost
+		}
 	}
-	l.mu.Lock()
+}
+
+func (d *direction) put(p packet) {
+	select {
+	case d.packets <- p:
+	default: // far more than any queue: it is lost
+	}
+}
+
+func (k *link) dead() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.refusing || k.silent
+}
+
+// carry takes a packet from one of the ends, which does not own b any more.
+func (k *link) carry(b []byte, up bool) {
 	now := time.Now()
-	if l.free.Before(now) {
-		l.free = now
+	k.mu.Lock()
+	silent, refusing, from := k.silent, k.refusing, k.until
+	lost := up && k.loss > 0 && rand.Float64() < k.loss
+	k.mu.Unlock()
+	there, back := k.down, k.up
+	if up {
+		there, back = k.up, k.down
 	}
-	l.free = l.free.Add(time.Duration(float64(n) / l.rate * 1e9))
-	at := l.free
-	l.mu.Unlock()
-	time.Sleep(time.Until(at.Add(-queue)))
-	return at
+	switch {
+	case silent || lost:
+	case refusing:
+		if r := reset(b); r != nil {
+			back.put(packet{r, now.Add(2 * k.up.delay)})
+		}
+	default:
+		if at, ok := there.line.leave(now, from, len(b)); ok {
+			there.put(packet{b, at.Add(there.delay)})
+		}
+	}
+}
+
+// hush lets nothing pass any more, and closes nothing.
+func (k *link) hush() { k.set(func() { k.silent = true }) }
+
+// stall lets nothing pass for a time; what the queue does not hold is lost.
+func (k *link) stall(d time.Duration) { k.set(func() { k.until = time.Now().Add(d) }) }
+
+// leave ends the connections that pass, and refuses new ones until back is called.
+func (k *link) leave() { k.set(func() { k.refusing = true }) }
+func (k *link) back()  { k.set(func() { k.refusing = false }) }
+
+func (k *link) set(f func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	f()
+}
+
+// resetSize is the length of an IPv4 packet that resets a connection, and of those that
+// only acknowledge, without options.
+const resetSize = 40
+
+// reset is the packet that refuses an IPv4 packet of TCP (RFC 9293, section 3.5.2), nil if
+// it is none, or a reset itself.
+func reset(b []byte) []byte {
+	const ack, syn, fin, rst = 1 << 4, 1 << 1, 1 << 0, 1 << 2
+	if len(b) < 20 || b[0]>>4 != 4 || b[9] != 6 {
+		return nil
+	}
+	head := int(b[0]&15) * 4
+	if head < 20 || len(b) < head+20 {
+		return nil
+	}
+	tcp := b[head:]
+	if tcp[13]&rst != 0 {
+		return nil
+	}
+	r := make([]byte, resetSize)
+	r[0], r[8], r[9] = 0x45, 64, 6
+	binary.BigEndian.PutUint16(r[2:], resetSize)
+	copy(r[12:16], b[16:20])
+	copy(r[16:20], b[12:16])
+	binary.BigEndian.PutUint16(r[10:], checksum(0, r[:20]))
+	t := r[20:]
+	copy(t[0:2], tcp[2:4])
+	copy(t[2:4], tcp[0:2])
+	t[12], t[13] = 5<<4, rst
+	if tcp[13]&ack != 0 {
+		copy(t[4:8], tcp[8:12]) // what is expected next, so that it is believed
+	} else {
+		n := uint32(len(tcp) - int(tcp[12]>>4)*4)
+		for _, flag := range []byte{syn, fin} {
+			if tcp[13]&flag != 0 {
+				n++
+			}
+		}
+		t[13] |= ack
+		binary.BigEndian.PutUint32(t[8:], binary.BigEndian.Uint32(tcp[4:])+n)
+	}
+	binary.BigEndian.PutUint16(t[16:], checksum(6+20, r[12:20], t)) // protocol and length of the pseudo header
+	return r
+}
+
+// checksum is that of IP and TCP (RFC 1071).
+func checksum(sum uint32, parts ...[]byte) uint16 {
+	for _, p := range parts {
+		for i := 0; i+1 < len(p); i += 2 {
+			sum += uint32(binary.BigEndian.Uint16(p[i:]))
+		}
+	}
+	for sum>>16 != 0 {
+		sum = sum&0xffff + sum>>16
+	}
+	return ^uint16(sum)
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -27,7 +28,7 @@ import (
 
 var (
 	reps  = flag.Int("reps", 3, "repetitions; the table shows median [min..max]")
-	only  = flag.String("only", "far,long,uneven,again,v2,mix,silent,churn,stalls,choke,small,share,loop,engine,tree", "scenarios")
+	only  = flag.String("only", "far,long,proxied,uneven,loss,utp,again,v2,mix,silent,churn,stalls,choke,small,share,loop,engine,tree", "scenarios")
 	lasts = flag.Duration("soak", 30*time.Minute, "how long the scenario soak lasts; it runs only if it is named")
 	docs  = flag.String("docs", "", "folder of benchmarks.json, which is brought up to date, and benchmarks.md, which is made of it")
 	bin   = flag.String("bin", "bin/btmount", "the binary to measure")
@@ -37,7 +38,14 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx); err != nil {
+	elsewhere, err := isolate(ctx)
+	if !elsewhere {
+		err = run(ctx)
+	}
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		os.Exit(1) // it has said why
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -49,9 +57,11 @@ type bench struct {
 	dir    string
 	bin    string
 	python string
+	net    *network
 	table  table
 	procs  []*exec.Cmd
 	flags  []string // more of them for mount
+	proxy  string   // host:port of one that libtorrent uses
 }
 
 func run(ctx context.Context) error {
@@ -62,6 +72,9 @@ func run(ctx context.Context) error {
 	defer os.RemoveAll(dir)
 	b := &bench{ctx: ctx, dir: dir, python: "/usr/bin/python3", table: table{}}
 	defer b.stopAll()
+	if b.net, err = newNetwork(); err != nil {
+		return err
+	}
 	if b.bin, err = filepath.Abs(*bin); err != nil {
 		return err
 	}
@@ -72,7 +85,7 @@ func run(ctx context.Context) error {
 	fmt.Printf("%s, %d cores, load %s", runtime.Version(), runtime.NumCPU(), load)
 	for _, s := range strings.Split(*only, ",") {
 		do := map[string]func() error{
-			"long": b.long, "uneven": b.uneven, "churn": b.churn, "stalls": b.stalls, "choke": b.choke, "small": b.small,
+			"long": b.long, "proxied": b.proxied, "loss": b.loss, "utp": b.utp, "uneven": b.uneven, "churn": b.churn, "stalls": b.stalls, "choke": b.choke, "small": b.small,
 			"far": b.far, "again": b.again, "v2": b.v2, "mix": b.mix, "silent": b.silent, "share": b.share, "loop": b.loop, "engine": b.engine, "tree": b.tree, "soak": b.soak,
 		}[s]
 		if do == nil {
@@ -143,36 +156,54 @@ func (b *bench) torrent(path string, flags ...string) string {
 	return out
 }
 
-// seeder starts a libtorrent seeder and returns its address. mode "hash": it hashes its
-// data first, instead of believing that it is right.
-func (b *bench) seeder(torrent string, mode ...string) (string, error) {
+// near starts a seeder beside the clients and returns its address.
+func (b *bench) near(torrent string) (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}
 	addr := l.Addr().String()
 	l.Close()
-	_, port, _ := net.SplitHostPort(addr)
-	cmd := exec.Command(b.python, append([]string{"bench/testdata/seed.py", port, b.dir, torrent}, mode...)...)
+	return addr, b.seeder(addr, torrent)
+}
+
+// behind starts a seeder behind a link: delay is one way, rate in bytes/s. mode as of seeder.
+func (b *bench) behind(delay time.Duration, rate float64, torrent string, mode ...string) (*link, error) {
+	return b.behindLine(&line{rate: rate}, delay, torrent, mode...)
+}
+
+func (b *bench) behindLine(on *line, delay time.Duration, torrent string, mode ...string) (*link, error) {
+	k, err := b.net.link(on, delay)
+	if err != nil {
+		return nil, err
+	}
+	return k, b.net.afar(func() error { return b.seeder(k.at, torrent, mode...) })
+}
+
+// seeder starts a libtorrent seeder. mode "hash": it hashes its data first, instead of
+// believing that it is right; see seed.py for others.
+func (b *bench) seeder(addr, torrent string, mode ...string) error {
+	cmd := exec.Command(b.python, append([]string{"bench/testdata/seed.py", addr, b.dir, torrent}, mode...)...)
 	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return "", err
+		return err
 	}
 	if err := cmd.Start(); err != nil {
-		return "", err
+		return err
 	}
 	b.procs = append(b.procs, cmd)
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
-		return "", fmt.Errorf("seeder: %q, %w; is python3-libtorrent installed?", line, err)
+		return fmt.Errorf("seeder: %q, %w; is python3-libtorrent installed?", line, err)
 	}
-	return addr, nil
+	return nil
 }
 
 func (b *bench) stopAll() {
 	for _, p := range b.procs {
-		p.Process.Kill()
-		p.Wait()
+		_ = syscall.Kill(-p.Process.Pid, syscall.SIGKILL) // and those that it started
+		_ = p.Wait()
 	}
 	b.procs = nil
 }
@@ -212,7 +243,7 @@ func (b *bench) mountWith(torrents []string, flags ...string) (*mounted, error) 
 		return nil, err
 	}
 	args := append([]string{"mount", m.mnt}, torrents...)
-	args = append(args, "--no-dht", "--listen", "127.0.0.1:0", "--cache-dir", work+"/cache", "--state-dir", work+"/state")
+	args = append(args, "--no-dht", "--listen", "0.0.0.0:0", "--cache-dir", work+"/cache", "--state-dir", work+"/state")
 	args = append(append(args, b.flags...), flags...)
 	m.cmd = exec.Command(b.bin, args...)
 	m.cmd.Stderr = os.Stderr
@@ -351,6 +382,7 @@ func (b *bench) libtorrent(mode, torrent string, limit float64, at []int64, peer
 	}
 	args := append([]string{"bench/testdata/lt.py", mode, torrent, work, fmt.Sprint(limit), strings.Join(places, ",")}, peers...)
 	cmd := exec.CommandContext(b.ctx, b.python, args...)
+	cmd.Env = append(os.Environ(), "PROXY="+b.proxy)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -380,6 +412,7 @@ func (t table) add(metric, system string, v float64) {
 		t[metric] = map[string][]float64{}
 	}
 	t[metric][system] = append(t[metric][system], v)
+	fmt.Fprintf(os.Stderr, "%s: %s %.4g\n", metric, system, v) // a run takes long, and may be ended
 }
 
 func (t table) print(w io.Writer) {

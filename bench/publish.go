@@ -54,9 +54,9 @@ func (b *bench) publish(dir, load string) error {
 Made by `+"`bench/run -docs docs`"+` from benchmarks.json, which also has every value, its date,
 version, machine and the load of the machine when the run began. Each figure is the median
 [least..most] of its runs. What stands beside btmount ran in the same run, over the same links,
-against the same seeders (libtorrent). The links are proxies over loopback TCP
-([bench/doc.go](../bench/doc.go)): no packet loss and no slow start of their own, so the figures
-compare systems and do not tell what the Internet will do.
+against the same seeders (libtorrent). Between them packets of two kernels' TCP pass links of some
+rate, delay and queue ([bench/doc.go](../bench/doc.go)); rates count headers, so 7.7 of 8 MB/s are
+payload.
 
 What the daemon holds in half an hour of the scenario soak, in which all peers come and go and
 three readers compare every byte (soak.csv has all of it):

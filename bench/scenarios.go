@@ -12,81 +12,6 @@ import (
 	"time"
 )
 
-const (
-	farRate  = 2e6 // bytes/s of each of four links
-	farDelay = 25 * time.Millisecond
-	farSize  = 512 << 20
-	piece    = 1 << 20
-)
-
-// far: seeks and reading in order on a path of 50 ms, four links of 2 MB/s.
-func (b *bench) far() error {
-	return b.path("far", farDelay, []float64{farRate, farRate, farRate, farRate})
-}
-
-// long: the same on a path of 200 ms.
-func (b *bench) long() error {
-	return b.path("long", 100*time.Millisecond, []float64{farRate, farRate, farRate, farRate})
-}
-
-// uneven: the same sum of rates, most of it from one seeder and almost none from another.
-func (b *bench) uneven() error { return b.path("uneven", farDelay, []float64{5e6, 2e6, 9e5, 1e5}) }
-
-// path measures seeks and reading in order over links of these rates.
-func (b *bench) path(name string, delay time.Duration, rates []float64) error {
-	torrent, err := b.file(name+".bin", farSize)
-	if err != nil {
-		return err
-	}
-	var peers []string
-	sum := 0.0
-	for _, rate := range rates {
-		addr, err := b.seeder(torrent)
-		if err != nil {
-			return err
-		}
-		k, err := newLink(addr, delay, rate)
-		if err != nil {
-			return err
-		}
-		defer k.close()
-		peers = append(peers, k.addr())
-		sum += rate
-	}
-	defer b.stopAll()
-	at := offsets(farSize, 24)
-	floor := (2 * delay).Seconds() + piece/sum
-	metric := fmt.Sprintf("%s: MB/s in order, from cold (links %g)", name, sum/1e6)
-	for range *reps {
-		m, err := b.mount(torrent, peers...)
-		if err != nil {
-			return err
-		}
-		n, took, err := readFor(m.mnt+"/torrents/"+name+".bin", 10*time.Second)
-		if err != nil {
-			m.close()
-			return err
-		}
-		b.table.add(metric, "btmount", float64(n)/took/1e6)
-		lat, err := seeks(m.mnt+"/torrents/"+name+".bin", at)
-		m.close()
-		if err != nil {
-			return err
-		}
-		b.addSeeks(name, "btmount", lat, floor)
-		seq, err := b.libtorrent("seq", torrent, 10, nil, peers...)
-		if err != nil {
-			return err
-		}
-		b.table.add(metric, "libtorrent", seq[0]/seq[1]/1e6)
-		if lat, err = b.libtorrent("seek", torrent, 0, at, peers...); err != nil {
-			return err
-		}
-		b.addSeeks(name, "libtorrent deadline", lat, floor)
-	}
-	return nil
-}
-
 // v2: seeks on the same path in a torrent of BitTorrent v2, whose blocks are verified by
 // themselves; beside seeders that have no hashes of blocks to give, of whom a seek
 // takes the whole piece.
@@ -100,16 +25,12 @@ func (b *bench) v2() error {
 	for _, mode := range []string{"hash", "believe"} {
 		var peers []string
 		for range 4 {
-			addr, err := b.seeder(torrent, mode)
-			if err != nil {
-				return err
-			}
-			k, err := newLink(addr, farDelay, farRate)
+			k, err := b.behind(farDelay, farRate, torrent, mode)
 			if err != nil {
 				return err
 			}
 			defer k.close()
-			peers = append(peers, k.addr())
+			peers = append(peers, k.at)
 		}
 		system := "btmount"
 		if mode != "hash" {
@@ -145,7 +66,7 @@ func (b *bench) loop() error {
 	if err != nil {
 		return err
 	}
-	addr, err := b.seeder(torrent)
+	addr, err := b.near(torrent)
 	if err != nil {
 		return err
 	}
@@ -191,7 +112,7 @@ func (b *bench) engine() error {
 	if err != nil {
 		return err
 	}
-	addr, err := b.seeder(torrent)
+	addr, err := b.near(torrent)
 	if err != nil {
 		return err
 	}

@@ -28,16 +28,12 @@ func (b *bench) share() error {
 		if i >= 2 {
 			torrent = data
 		}
-		addr, err := b.seeder(torrent)
-		if err != nil {
-			return err
-		}
-		k, err := newLinkOn(shared, addr, farDelay)
+		k, err := b.behindLine(shared, farDelay, torrent)
 		if err != nil {
 			return err
 		}
 		defer k.close()
-		peers = append(peers, k.addr())
+		peers = append(peers, k.at)
 	}
 	for range *reps {
 		m, err := b.mountUntil(8, []string{film, data}, peers...)

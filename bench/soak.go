@@ -35,16 +35,12 @@ func (b *bench) soak() error {
 		}
 		torrents = append(torrents, torrent)
 		for n := range 4 {
-			addr, err := b.seeder(torrent, []string{"hash", "believe"}[n%2])
+			k, err := b.behind(farDelay, farRate, torrent, []string{"hash", "believe"}[n%2])
 			if err != nil {
 				return err
 			}
-			k, err := newLink(addr, farDelay, farRate)
-			if err != nil {
-				return err
-			}
-			defer func() { k.close(); k.cut() }()
-			links, peers = append(links, k), append(peers, k.addr())
+			defer k.close()
+			links, peers = append(links, k), append(peers, k.at)
 		}
 	}
 	b.flags = []string{"--cache-size", "256MiB", "--pin", "soak3.bin"}
@@ -60,13 +56,12 @@ func (b *bench) soak() error {
 		i := r.IntN(len(links))
 		switch {
 		case gone[i]:
-			links[i].resume()
+			links[i].back()
 			delete(gone, i)
 		case n%3 == 0:
 			links[i].stall(400 * time.Millisecond)
 		case len(gone) < len(links)/2:
-			links[i].pause()
-			links[i].cut()
+			links[i].leave()
 			gone[i] = true
 		}
 	})

@@ -12,11 +12,7 @@ import (
 // farLinks are n links as in far, each to a seeder of its own.
 func (b *bench) farLinks(torrent string, n int) (links []*link, err error) {
 	for range n {
-		addr, err := b.seeder(torrent)
-		if err != nil {
-			return nil, err
-		}
-		k, err := newLink(addr, farDelay, farRate)
+		k, err := b.behind(farDelay, farRate, torrent)
 		if err != nil {
 			return nil, err
 		}
@@ -40,7 +36,7 @@ func (b *bench) mix() error {
 	for range *reps {
 		var peers []string
 		for _, k := range links {
-			peers = append(peers, k.addr())
+			peers = append(peers, k.at)
 		}
 		m, err := b.mount(torrent, peers...)
 		if err != nil {
@@ -78,14 +74,14 @@ func (b *bench) silent() error {
 			return err
 		}
 		late := links[4]
-		late.pause()
+		late.leave()
 		trouble := func() {
 			time.AfterFunc(falls, links[0].hush)
-			time.AfterFunc(comes, late.resume)
+			time.AfterFunc(comes, late.back)
 		}
 		var peers []string
 		for _, k := range links {
-			peers = append(peers, k.addr())
+			peers = append(peers, k.at)
 		}
 		var n, took, gap float64
 		if system == "btmount" {

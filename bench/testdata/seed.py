@@ -1,14 +1,14 @@
-"""One libtorrent seeder: seed.py PORT DIR TORRENT [hash|choke]. Prints "ready", runs until killed. With hash it
+"""One libtorrent seeder: seed.py ADDRESS DIR TORRENT [hash|choke|uTP|TCP]. Prints "ready", runs until killed. With hash it
 hashes its data first, and so can tell the hashes of blocks (BEP 52). With choke it has 8 slots, as libtorrent has if
-nobody says otherwise; else it serves everybody."""
+nobody says otherwise; else it serves everybody. With uTP it takes no TCP; else TCP only."""
 import sys, time
 import libtorrent as lt
 
-port, where, torrent = sys.argv[1:4]
+at, where, torrent = sys.argv[1:4]
 hashed = sys.argv[4:] == ["hash"]
-s = lt.session({"listen_interfaces": "127.0.0.1:" + port, "enable_dht": False, "enable_lsd": False, "enable_upnp": False,
-                "enable_natpmp": False, "enable_incoming_utp": False, "enable_outgoing_utp": False,
-                "enable_outgoing_tcp": False,  # past the link
+s = lt.session({"listen_interfaces": at, "enable_dht": False, "enable_lsd": False, "enable_upnp": False,
+                "enable_natpmp": False, "enable_incoming_utp": "uTP" in sys.argv, "enable_incoming_tcp": "uTP" not in sys.argv, "enable_outgoing_utp": False,
+                "enable_outgoing_tcp": False,
                 "unchoke_slots_limit": 8 if "choke" in sys.argv else -1,
                 "allow_multiple_connections_per_ip": True, "close_redundant_connections": False, "alert_mask": 0})
 if "choke" in sys.argv:  # it serves whoever is near whatever the slots say

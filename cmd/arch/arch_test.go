@@ -62,7 +62,7 @@ var homes = map[string][]string{
 	"golang.org/x/net":              {"fetch/swarm/network"}, // its SOCKS5
 	"golang.org/x/term":             {"cmd/btmount"},
 	"golang.org/x/time":             {"cmd/daemon", "fetch/swarm/..."},
-	"golang.org/x/sys":              {"fs/...", "cache", "fetch/swarm/...", "cmd/btmount"},
+	"golang.org/x/sys":              {"fs/...", "cache", "fetch/swarm/...", "cmd/btmount", "bench"},
 	"go.uber.org/goleak":            {}, // tests only
 }
 
