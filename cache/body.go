@@ -26,6 +26,8 @@ type body struct {
 	refs  int      // users of f; the pool closes only at 0
 	dirty bool     // written since the last sync
 	made  bool     // the file exists with its full size
+	kept  int      // users of all of it; guarded by Object.mu
+	lent  int      // of them, those who read it by themselves
 }
 
 // acquire opens the body if needed; create makes it at its full size.

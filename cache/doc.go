@@ -15,6 +15,7 @@
 //	session            session number, whether the last one ended cleanly, which to distrust
 //	objects/KEY/body/N sparse body of file N
 //	objects/KEY/units  the journal: which units are verified, append only, checksummed
+//	objects/KEY/lent   there if a body was handed out to be read without us: see backing.go
 //
 // Whoever verified a unit calls [Object.Commit]: the data is in its bodies by then
 // and a record goes to the journal at once, in one small write. At most a second
@@ -35,6 +36,6 @@
 // object table and is taken before no other lock but Object.mu. Store.evicting and
 // Object.syncing are taken before both: one eviction, and one sync of an object, at a time,
 // and none while the object is closed. body.mu guards one
-// descriptor and is a leaf; opening a file under it is the one exception to
-// "no I/O under a lock", because everyone who waits for it needs that descriptor.
+// descriptor and is a leaf; opening a file under it, and marking it as lent,
+// are the exceptions to "no I/O under a lock": everyone who waits for it needs just that.
 package cache

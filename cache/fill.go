@@ -43,13 +43,14 @@ func (o *Object) Abandon(u int) {
 }
 
 // edges tells which neighbours of a leaving unit are absent and held back from
-// being begun, so that a block shared with them may be punched whole.
-type edges struct{ low, high bool }
+// being begun, so that a block shared with them may be punched whole; and whether its
+// bytes stay, because somebody reads them without asking.
+type edges struct{ low, high, kept bool }
 
 // leaveLocked marks u as leaving, and absent neighbours with it until free.
 func (o *Object) leaveLocked(u int) (e edges) {
 	guard := func(n int) bool {
-		if n < 0 || n >= o.units || o.present.has(n) || o.suspect.has(n) || o.filling.has(n) || o.leaving.has(n) {
+		if n < 0 || n >= o.units || o.present.has(n) || o.suspect.has(n) || o.filling.has(n) || o.leaving.has(n) || o.keptLocked(n) {
 			return false
 		}
 		o.leaving.set(n)
@@ -61,7 +62,9 @@ func (o *Object) leaveLocked(u int) (e edges) {
 
 // free punches a unit that is leaving and uncharges it.
 func (o *Object) free(u int, e edges) int64 {
-	o.punch(o.UnitExtent(u), e)
+	if !e.kept {
+		o.punch(o.UnitExtent(u), e)
+	}
 	cost := o.cost(u)
 	o.store.unreserve(cost)
 	o.mu.Lock()
@@ -254,6 +257,7 @@ func (o *Object) drop(u int) int64 {
 	o.present.clear(u)
 	o.suspect.clear(u)
 	edge := o.leaveLocked(u)
+	edge.kept = o.keptLocked(u)
 	o.gen.Add(1)
 	o.mu.Unlock()
 	if _, err := o.journal.append(record{unit: uint32(u), session: o.store.session.Number, op: opGone}); err != nil {
@@ -266,7 +270,7 @@ func (o *Object) drop(u int) int64 {
 func (o *Object) evict(u int, stamp uint32) int64 {
 	o.mu.Lock()
 	_, busy := o.checking[u]
-	stay := busy || o.closed || o.stamps[u] != stamp || o.wantedLocked(u) || o.pinned != nil && o.pinned.has(u)
+	stay := busy || o.closed || o.stamps[u] != stamp || o.wantedLocked(u) || o.keptLocked(u) || o.pinned != nil && o.pinned.has(u)
 	o.mu.Unlock()
 	if stay {
 		return 0
@@ -288,7 +292,7 @@ func (o *Object) candidates(c []candidate) []candidate {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for u := range o.units {
-		if (o.present.has(u) || o.suspect.has(u)) && (o.pinned == nil || !o.pinned.has(u)) {
+		if (o.present.has(u) || o.suspect.has(u)) && (o.pinned == nil || !o.pinned.has(u)) && !o.keptLocked(u) {
 			c = append(c, candidate{obj: o, unit: u, stamp: o.stamps[u]})
 		}
 	}

@@ -64,12 +64,14 @@ type Object struct {
 	gen     atomic.Uint64 // counts evictions: a read that saw it change is done again
 
 	mu       sync.Mutex
-	settled  sync.Cond // on mu: a unit left checking or leaving
-	present  bitmap    // verified and readable
-	suspect  bitmap    // recorded, to be hashed before use; never also present
-	filling  bitmap    // charged and being written; never also present
-	leaving  bitmap    // evicted, its hole not yet punched
-	pinned   bitmap    // never evicted; nil: none, immutable
+	settled  sync.Cond          // on mu: a unit left checking or leaving
+	present  bitmap             // verified and readable
+	suspect  bitmap             // recorded, to be hashed before use; never also present
+	filling  bitmap             // charged and being written; never also present
+	leaving  bitmap             // evicted, its hole not yet punched
+	pinned   bitmap             // never evicted; nil: none, immutable
+	kept     bitmap             // read by the kernel itself; nil: none, immutable
+	keeps    map[*body]struct{} // bodies whose units those are
 	checking map[int]struct{}
 	places   []uint32 // the record of each unit in the journal; nil without tags
 	stamps   []uint32 // last use, Store.clock; 0 = an earlier session
@@ -110,7 +112,7 @@ func (s *Store) newObject(l Layout) *Object {
 	o := &Object{
 		Layout: l, store: s, units: units, dir: filepath.Join(s.cfg.Dir, "objects", string(l.Key)),
 		present: newBitmap(units), suspect: newBitmap(units), filling: newBitmap(units), leaving: newBitmap(units),
-		checking: map[int]struct{}{}, stamps: make([]uint32, units), waiters: map[*waiter]struct{}{},
+		checking: map[int]struct{}{}, stamps: make([]uint32, units), waiters: map[*waiter]struct{}{}, keeps: map[*body]struct{}{},
 	}
 	o.settled.L = &o.mu
 	if l.Tag > 0 {
@@ -167,6 +169,7 @@ func (o *Object) load() (charged int64, err error) {
 			return 0, err
 		}
 	}
+	o.takeBack()
 	for u := range o.units {
 		if o.present.has(u) || o.suspect.has(u) {
 			charged += o.cost(u)

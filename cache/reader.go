@@ -43,6 +43,8 @@ type Reader struct {
 	needs []extent.Extent // reads that wait
 	told  int64           // end of the last read that the Source heard of; -1 = none
 	gone  bool
+
+	backing *body // whose descriptor somebody has
 }
 
 // NewReader opens span of the object; misses go to src.
@@ -165,9 +167,14 @@ func (o *Object) unpark(w *waiter) {
 // Close withdraws what the reader wants. Reads that wait end by their ctx.
 func (r *Reader) Close() error {
 	r.mu.Lock()
-	gone := r.gone
-	r.gone = true
+	gone, backing := r.gone, r.backing
+	r.gone, r.backing = true, nil
 	r.mu.Unlock()
+	if backing != nil {
+		backing.unlend()
+		backing.release()
+		r.obj.letGo(backing)
+	}
 	if !gone {
 		r.src.Withdraw(r.id)
 	}

@@ -23,6 +23,8 @@
 // (one at a time for each open file), because only then does the kernel tell of
 // interrupts; read-ahead over the network is the business of whoever serves Content.
 //
+// A file that is complete on disk is not read through us at all: see backing.go.
+//
 // # Memory of the kernel
 //
 // Contents never change, so the kernel may keep what it knows: pages for ever,

@@ -34,6 +34,8 @@ type Config struct {
 	// kernel's own 128. More than 512 makes random access through mmap fetch far too
 	// much. Only root can set it; others keep 128.
 	ReadAhead int
+	// NoPassthrough has complete files read through us, as all others are.
+	NoPassthrough bool
 	// Logger hears of what no caller gets to see; nil discards it.
 	Logger *slog.Logger
 }
@@ -84,6 +86,7 @@ func newServer(cfg Config, point string) *Server {
 		point:       point,
 		log:         cfg.Logger.With("mount", point),
 		readTimeout: cfg.ReadTimeout,
+		passthrough: !cfg.NoPassthrough,
 		uid:         uint32(os.Geteuid()),
 		gid:         uint32(os.Getegid()),
 		changes:     newNotifier(),

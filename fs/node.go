@@ -31,7 +31,10 @@ type node struct {
 	id     tree.ID
 }
 
-type fileNode struct{ node }
+type fileNode struct {
+	node
+	readers readers
+}
 
 type linkNode struct{ node }
 
@@ -54,7 +57,7 @@ func (s *Server) newNode(e *tree.Entry) gofuse.InodeEmbedder {
 	case tree.Symlink:
 		return &linkNode{node{server: s, id: e.ID}}
 	}
-	return &fileNode{node{server: s, id: e.ID}}
+	return &fileNode{node: node{server: s, id: e.ID}}
 }
 
 // identity is by what go-fuse knows a node. The generation makes sure that an
@@ -113,11 +116,14 @@ func (s *Server) fill(out *fuse.Attr, e *tree.Entry) {
 func (n *node) Getattr(ctx context.Context, f gofuse.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	e, err := n.server.catalog.Stat(ctx, n.id)
 	if err != nil {
-		h, ok := f.(*fileHandle)
-		if !ok {
+		switch h := f.(type) {
+		case *fileHandle:
+			e = h.entry
+		case *backedHandle:
+			e = h.entry
+		default:
 			return errno(err)
 		}
-		e = h.entry
 	}
 	n.server.fill(&out.Attr, &e)
 	out.SetTimeout(attrTTL(&e))
@@ -145,15 +151,13 @@ func (n *fileNode) Open(ctx context.Context, flags uint32) (gofuse.FileHandle, u
 		}
 		return nil, 0, number
 	}
-	h := &fileHandle{server: s, node: n.EmbeddedInode(), entry: e, content: content}
+	h := &fileHandle{server: s, node: n, entry: e, content: content}
 	if !s.remember(h) {
 		h.close()
 		return nil, 0, errno(errUnmounting)
 	}
-	if e.Live {
-		return h, fuse.FOPEN_DIRECT_IO, 0
-	}
-	return h, fuse.FOPEN_KEEP_CACHE, 0
+	opened, flags := s.begin(n, h)
+	return opened, flags, 0
 }
 
 // Readlink answers with the target that the catalog made safe.

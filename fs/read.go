@@ -7,7 +7,6 @@ import (
 	"syscall"
 	"time"
 
-	gofuse "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/btmount/btmount/fs/tree"
@@ -20,9 +19,10 @@ const retryWait = 100 * time.Millisecond
 // fileHandle is one open file.
 type fileHandle struct {
 	server  *Server
-	node    *gofuse.Inode
+	node    *fileNode
 	entry   tree.Entry // as it was when the file was opened
 	content Content
+	kind    kind
 	closed  sync.Once
 
 	mu     sync.Mutex
@@ -38,6 +38,7 @@ func (h *fileHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.Rea
 	if !h.entry.Live {
 		dest = dest[:max(0, min(int64(len(dest)), h.entry.Size-off))]
 	}
+	h.server.reads.Add(1)
 	if len(dest) == 0 {
 		return fuse.ReadResultData(nil), 0
 	}
@@ -93,6 +94,7 @@ func (h *fileHandle) miss(off, length int64) {
 // Release ends the life of the handle: the last descriptor of it is closed.
 func (h *fileHandle) Release(context.Context) syscall.Errno {
 	h.server.forget(h)
+	h.node.readers.leave(h.kind)
 	h.close()
 	return 0
 }

@@ -33,6 +33,14 @@ type Content interface {
 	Close() error
 }
 
+// Backed is a Content that may lie, all of it and nothing else, in one file of a local
+// filesystem.
+type Backed interface {
+	// Backing returns the descriptor of that file if every byte of it is verified. Until
+	// Close none of them changes and nothing of it is freed: the kernel reads it by itself.
+	Backing() (fd int, ok bool)
+}
+
 // Attributer is a Catalog that knows extended attributes (user.btmount.*).
 type Attributer interface {
 	// Attribute returns one value; an unknown name matches io/fs.ErrNotExist.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -30,6 +31,10 @@ type Server struct {
 	readTimeout time.Duration
 	uid, gid    uint32
 	fuse        *fuse.Server
+
+	passthrough bool         // complete files are offered to the kernel
+	declined    atomic.Bool  // which does not take them
+	reads       atomic.Int64 // READ requests
 
 	ctx  context.Context // ends when the mount goes away
 	stop context.CancelCauseFunc
@@ -63,6 +68,10 @@ func (s *Server) Wait() { <-s.done }
 
 // Mountpoint is where the server is mounted, absolute and without symlinks.
 func (s *Server) Mountpoint() string { return s.point }
+
+// Reads returns how many READ requests the kernel has sent. It sends none for what it has in
+// its page cache or reads by itself.
+func (s *Server) Reads() int64 { return s.reads.Load() }
 
 // remember takes a handle into the set of open files; false if it is too late.
 func (s *Server) remember(h *fileHandle) bool {

@@ -119,6 +119,7 @@ func mountFlags() []cli.Flag {
 		under("Mount",
 			stringFlag("read-timeout", "60s", "a read that gets no data for this `TIME` fails with ETIMEDOUT"),
 			boolFlag("allow-other", "let other users read the mount"),
+			boolFlag("no-passthrough", "have complete files read through btmount too, instead of by the kernel alone"),
 			boolFlag("strict", "mount nothing if one of the sources cannot be used"),
 			boolFlag("daemon", "go to the background once the mount is ready"),
 		),
@@ -353,6 +354,7 @@ func (r *reader) swarmConfig() daemon.Config {
 func (r *reader) mountConfig() daemon.Config {
 	cfg := r.swarmConfig()
 	cfg.AllowOther, cfg.NoUpload = r.c.Bool("allow-other"), r.c.Bool("no-upload")
+	cfg.NoPassthrough = r.c.Bool("no-passthrough")
 	cfg.ReadTimeout = r.time("read-timeout")
 	cfg.CacheDir, cfg.CacheSize = r.folder("cache-dir"), r.size("cache-size")
 	cfg.Pins = r.patterns("pin")

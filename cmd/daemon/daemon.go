@@ -36,6 +36,8 @@ type Config struct {
 	CacheSize int64
 	StateDir  string
 
+	NoPassthrough bool // complete files are read through us too
+
 	Bind           string // address or interface of every socket
 	Proxy          string // SOCKS5 that everything goes through
 	ProxyPassword  string
@@ -234,7 +236,7 @@ func (d *Daemon) Close() error {
 func (d *Daemon) Mount() (err error) {
 	d.server, err = fs.Mount(fs.Config{
 		Catalog: d.catalog, Mountpoint: d.cfg.Mountpoint, AllowOther: d.cfg.AllowOther,
-		ReadTimeout: d.cfg.ReadTimeout, Logger: d.log,
+		ReadTimeout: d.cfg.ReadTimeout, NoPassthrough: d.cfg.NoPassthrough, Logger: d.log,
 	})
 	return err
 }

@@ -18,6 +18,7 @@ type Status struct {
 	Mountpoint  string          `json:"mountpoint"`
 	Started     time.Time       `json:"started"`
 	Goroutines  int             `json:"goroutines"`
+	Reads       int64           `json:"reads"`  // requests of the kernel: none for what it has or reads by itself
 	Listen      string          `json:"listen"` // "" if nobody can call
 	DHTNodes    int             `json:"dht_nodes"`
 	PortMapping *portmap.Status `json:"port_mapping"` // null: none is asked for
@@ -60,6 +61,9 @@ func (d *Daemon) Status() Status {
 		Version: d.cfg.Version, Pid: os.Getpid(), Mountpoint: d.cfg.Mountpoint, Started: d.started, Goroutines: runtime.NumGoroutine(),
 		Cache:    CacheStatus{d.cfg.CacheDir, used, limit},
 		Torrents: []TorrentStatus{},
+	}
+	if d.server != nil {
+		s.Reads = d.server.Reads()
 	}
 	if a := d.client.Addr(); a.IsValid() {
 		s.Listen = a.String()
