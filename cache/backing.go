@@ -164,8 +164,10 @@ func (o *Object) keepLocked(b *body, n int) {
 	}
 	if b.kept == 0 {
 		delete(o.keeps, b)
+		o.store.kept.Add(-b.span.Len)
 	} else {
 		o.keeps[b] = struct{}{}
+		o.store.kept.Add(b.span.Len)
 	}
 	o.kept = nil
 	if len(o.keeps) == 0 {
@@ -173,10 +175,7 @@ func (o *Object) keepLocked(b *body, n int) {
 	}
 	o.kept = newBitmap(o.units)
 	for b := range o.keeps {
-		first, last := b.span.Units(o.Unit)
-		for u := first; u < last; u++ {
-			o.kept.set(int(u))
-		}
+		o.kept.setRange(b.span.Units(o.Unit))
 	}
 }
 

@@ -53,9 +53,9 @@ func TestBacking(t *testing.T) {
 	}
 	// One that is taken for wrong is fetched again, and no hole is seen meanwhile; nor when
 	// its neighbour goes.
-	w.obj.drop(4)
+	w.obj.drop(4, 5)
 	w.fill(5)
-	w.obj.drop(5)
+	w.obj.drop(5, 6)
 	if !w.bodyIs(fd, span) {
 		t.Error("a hole in what somebody reads")
 	}

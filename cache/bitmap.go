@@ -11,6 +11,13 @@ func (b bitmap) has(i int) bool { return b[i/64]&(1<<(i%64)) != 0 }
 func (b bitmap) set(i int)      { b[i/64] |= 1 << (i % 64) }
 func (b bitmap) clear(i int)    { b[i/64] &^= 1 << (i % 64) }
 
+// setRange adds [first, last).
+func (b bitmap) setRange(first, last int64) {
+	for i := int(first); i < int(last); i++ {
+		b.set(i)
+	}
+}
+
 // word returns the bits of word w that lie in [first, last).
 func (b bitmap) word(w, first, last int) uint64 {
 	v := b[w]

@@ -317,7 +317,7 @@ func TestTagsVerifyAfterACrash(t *testing.T) {
 	for range 40 { // evicted and fetched again: many records
 		for u := range w.obj.Units() {
 			w.fill(u)
-			w.obj.drop(u)
+			w.obj.drop(u, u+1)
 		}
 	}
 	for u := range w.obj.Units() {
@@ -426,7 +426,7 @@ func TestBudgetHoldsAndPunchedBlocksAreFree(t *testing.T) {
 		t.Errorf("only %d units kept", n)
 	}
 	for u := range w.obj.Units() {
-		w.obj.drop(u)
+		w.obj.drop(u, u+1)
 	}
 	if b := blocks(); b != 0 {
 		t.Errorf("%d bytes on disk with no unit present", b)
@@ -435,16 +435,6 @@ func TestBudgetHoldsAndPunchedBlocksAreFree(t *testing.T) {
 		t.Errorf("charged %d for nothing", used)
 	}
 	w.close()
-}
-
-func TestOldestGoesFirst(t *testing.T) {
-	c := []candidate{{unit: 1, stamp: 5}, {unit: 2, stamp: 3}, {unit: 3, stamp: 9}, {unit: 4, stamp: 3}}
-	byAge(c)
-	for i, want := range []int{2, 4, 1, 3} {
-		if c[i].unit != want {
-			t.Errorf("order %+v", c)
-		}
-	}
 }
 
 func TestFullOfWorkInProgressIsAnError(t *testing.T) {

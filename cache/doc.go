@@ -25,9 +25,15 @@
 // older ones, are hashed again at their first use. So kill -9 costs no download
 // and a power cut costs no wrong byte; the rejected alternative, a record only
 // after fdatasync, would fetch everything of the last second again after kill -9.
+// A session in which a record could not be written is distrusted as well.
 // A hole is never served as zeros: only units that are present are read, a read
 // that raced with an eviction is done again, and a body that turns out short
 // makes its units suspect.
+//
+// # What goes when there is no room
+//
+// What is worth least: see [Worth], and evict.go. What is pinned, waited for, in the window
+// that a reader comes to next, or read by the kernel itself stays.
 //
 // # Locks
 //

@@ -2,105 +2,240 @@ package cache
 
 import (
 	"cmp"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
+
+	"github.com/btmount/btmount/cache/extent"
 )
 
-// candidate is a unit that may go.
+const (
+	// Units are judged, and their holes punched, in groups of neighbours of so many bytes:
+	// a hole for each of the blocks of a v2 torrent would cost more than fetching them.
+	groupSize = 1 << 20
+	// What of a file counts as an edge of it, if it is longer than longFile.
+	edgeSize = 1 << 20
+	longFile = 16 << 20
+)
+
+// candidate is a group of units, or the folder of an object that is not open, that may go.
 type candidate struct {
-	obj   *Object
-	unit  int
-	stamp uint32
+	obj         *Object
+	first, last int
+	stamp       uint32 // newest use of those that may go
+	folder      string // if obj is nil
+	worth       float64
 }
 
-// byAge sorts candidates, least recently used first. Pure.
-func byAge(c []candidate) {
+// byWorth sorts candidates, those first that are worth least.
+func byWorth(c []candidate) {
 	slices.SortFunc(c, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(a.stamp, b.stamp), cmp.Compare(a.unit, b.unit))
+		return cmp.Or(cmp.Compare(a.worth, b.worth), cmp.Compare(a.folder, b.folder), cmp.Compare(a.first, b.first))
 	})
 }
 
 // keepRoom evicts until the headroom is free.
 func (s *Store) keepRoom() {
 	s.mu.Lock()
-	over := s.used - (s.limit - s.headroom())
+	over := s.used - (s.ceilingLocked() - s.headroom())
 	s.mu.Unlock()
 	if over > 0 {
 		s.evict(over)
 	}
 }
 
-// evict frees at least need bytes if it can and returns how many it freed. Folders of
-// objects that nobody opened in this session go first, the longest unused one first; then
-// units, and folders of objects that were open and are not now, least recently used first.
+// evict frees at least need bytes if it can and returns how many it freed: what is worth
+// least first. Folders of objects that are not open are judged by their last use.
 func (s *Store) evict(need int64) (freed int64) {
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
-	for freed < need {
-		n := s.evictDormant(0)
-		if n == 0 {
-			break
+	all := s.candidates()
+	byWorth(all)
+	for _, v := range all {
+		switch {
+		case freed >= need:
+			return freed
+		case v.obj == nil:
+			freed += s.evictFolder(v.folder)
+		default:
+			freed += v.obj.evict(v.first, v.last, v.stamp) // what was used meanwhile stays
 		}
-		freed += n
 	}
-	if freed >= need {
-		return freed
-	}
+	return freed
+}
+
+func (s *Store) candidates() (all []candidate) {
 	s.mu.Lock()
 	objects := make([]*Object, 0, len(s.objects))
 	for _, o := range s.objects {
 		objects = append(objects, o)
 	}
+	now := time.Now()
+	for name, d := range s.dormant {
+		if s.pins[Key(name)] == nil {
+			all = append(all, candidate{folder: name, worth: Worth(Traits{Idle: now.Sub(d.at), Peers: -1})})
+		}
+	}
+	group := min(groupSize, s.limit/64)
 	s.mu.Unlock()
-	var all []candidate
 	for _, o := range objects {
-		all = o.candidates(all)
+		all = o.candidates(all, int(max(1, group/o.Unit)), now)
 	}
-	byAge(all)
-	for _, v := range all {
-		if freed >= need {
-			break
+	return all
+}
+
+// candidates appends the groups of units that may be evicted.
+func (o *Object) candidates(all []candidate, group int, now time.Time) []candidate {
+	peers := o.peers.Load()
+	begin := len(all)
+	o.mu.Lock()
+	edges := o.edgesLocked()
+	open := o.openLocked()
+	for first := 0; first < o.units; first += group {
+		last := min(first+group, o.units)
+		if !o.present.any(first, last) && !o.suspect.any(first, last) {
+			continue
 		}
-		for v.stamp > 0 && freed < need { // folders that were used before this unit
-			n := s.evictDormant(v.stamp - 1)
-			if n == 0 {
-				break
+		v := candidate{obj: o, first: first, last: last}
+		any := false
+		for u := first; u < last; u++ {
+			if o.evictableLocked(u) {
+				any = true
+				v.stamp = max(v.stamp, o.stamps[u])
 			}
-			freed += n
 		}
-		if freed < need {
-			freed += v.obj.evict(v.unit, v.stamp) // 0 if it was used or is waited for meanwhile
+		if !any {
+			continue
+		}
+		t := Traits{Idle: o.idle(v.stamp, now), Edge: edges.any(first, last), Open: open != nil && open.any(first, last), Peers: -1}
+		v.worth = Worth(t)
+		all = append(all, v)
+	}
+	o.mu.Unlock()
+	if peers == nil {
+		return all
+	}
+	for i := begin; i < len(all); i++ { // with no lock held
+		v := &all[i]
+		if n := (*peers)(v.first); n >= 0 {
+			v.worth *= Worth(Traits{Peers: n}) / Worth(Traits{Peers: -1})
 		}
 	}
-	for freed < need {
-		n := s.evictDormant(math.MaxUint32)
-		if n == 0 {
-			break
+	return all
+}
+
+// idle returns the time since a stamp of this session, or since the object was used in an
+// earlier one.
+func (o *Object) idle(stamp uint32, now time.Time) time.Duration {
+	if stamp == 0 {
+		return now.Sub(o.used)
+	}
+	return now.Sub(o.store.start.Add(time.Duration(stamp) * tick))
+}
+
+// SetPeers names who knows how many of the connected peers have a unit; negative: nobody
+// knows. It is called from any goroutine, with no lock held; nil ends that.
+func (o *Object) SetPeers(f func(unit int) int) {
+	if f == nil {
+		o.peers.Store(nil)
+		return
+	}
+	o.peers.Store(&f)
+}
+
+// edgesLocked returns the units that hold an edge of a long file.
+func (o *Object) edgesLocked() bitmap {
+	if o.edges != nil {
+		return o.edges
+	}
+	o.edges = newBitmap(o.units)
+	for _, b := range o.bodies {
+		if b.span.Len < longFile {
+			continue
 		}
-		freed += n
+		o.edges.setRange(extent.Extent{Off: b.span.Off, Len: edgeSize}.Units(o.Unit))
+		o.edges.setRange(extent.Extent{Off: b.span.End() - edgeSize, Len: edgeSize}.Units(o.Unit))
+	}
+	return o.edges
+}
+
+// openLocked returns the units of files that somebody has open; nil: none.
+func (o *Object) openLocked() (open bitmap) {
+	for r := range o.readers {
+		if open == nil {
+			open = newBitmap(o.units)
+		}
+		open.setRange(r.span.Units(o.Unit))
+	}
+	return open
+}
+
+// evictableLocked reports whether unit u is there and may go.
+func (o *Object) evictableLocked(u int) bool {
+	if !o.present.has(u) && !o.suspect.has(u) || o.pinned != nil && o.pinned.has(u) || o.keptLocked(u) || o.wantedLocked(u) {
+		return false
+	}
+	for _, g := range o.guards {
+		if g[0] <= u && u < g[1] {
+			return false
+		}
+	}
+	_, busy := o.checking[u]
+	return !busy
+}
+
+// Guard keeps units [first, last), as far as they are there, until it is called with the
+// same key again: the window of a reader, which it has not come to yet. Nothing is guarded
+// by an empty one.
+func (o *Object) Guard(key any, first, last int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if first >= last {
+		delete(o.guards, key)
+		return
+	}
+	o.guards[key] = [2]int{first, last}
+}
+
+// evict drops those units of [first, last) that may go and were not used since stamp.
+func (o *Object) evict(first, last int, stamp uint32) (freed int64) {
+	o.mu.Lock()
+	if o.closed {
+		o.mu.Unlock()
+		return 0
+	}
+	var runs [][2]int
+	for u := first; u < last; u++ {
+		if !o.evictableLocked(u) || o.stamps[u] > stamp {
+			continue
+		}
+		if n := len(runs); n > 0 && runs[n-1][1] == u {
+			runs[n-1][1]++
+		} else {
+			runs = append(runs, [2]int{u, u + 1})
+		}
+	}
+	o.mu.Unlock()
+	for _, r := range runs {
+		freed += o.drop(r[0], r[1])
 	}
 	return freed
 }
 
-// evictDormant removes the longest unused folder that no object has open and of which nothing
-// is pinned, if it was last used at stamp at the latest.
-func (s *Store) evictDormant(stamp uint32) int64 {
+// evictFolder removes the folder of an object that is not open.
+func (s *Store) evictFolder(name string) int64 {
 	s.mu.Lock()
-	oldest := ""
-	for name, d := range s.dormant {
-		if s.pins[Key(name)] == nil && s.stamp(d.at) <= stamp && (oldest == "" || d.at.Before(s.dormant[oldest].at)) {
-			oldest = name
-		}
+	d, there := s.dormant[name]
+	there = there && s.pins[Key(name)] == nil
+	if there {
+		delete(s.dormant, name)
 	}
-	d := s.dormant[oldest]
-	delete(s.dormant, oldest)
 	s.mu.Unlock()
-	if oldest == "" {
+	if !there {
 		return 0
 	}
-	dir := filepath.Join(s.cfg.Dir, "objects", oldest)
+	dir := filepath.Join(s.cfg.Dir, "objects", name)
 	// The journal goes first: bodies without it are only wasted space, never wrong bytes.
 	if err := os.Remove(filepath.Join(dir, "units")); err != nil && !os.IsNotExist(err) {
 		s.log.Warn("cache evict", "dir", dir, "err", err)

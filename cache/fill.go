@@ -37,9 +37,9 @@ func (o *Object) Abandon(u int) {
 		return
 	}
 	o.filling.clear(u)
-	edge := o.leaveLocked(u)
+	edge := o.leaveLocked(u, u+1)
 	o.mu.Unlock()
-	o.free(u, edge)
+	o.free(u, u+1, edge)
 }
 
 // edges tells which neighbours of a leaving unit are absent and held back from
@@ -47,8 +47,8 @@ func (o *Object) Abandon(u int) {
 // bytes stay, because somebody reads them without asking.
 type edges struct{ low, high, kept bool }
 
-// leaveLocked marks u as leaving, and absent neighbours with it until free.
-func (o *Object) leaveLocked(u int) (e edges) {
+// leaveLocked marks units [first, last) as leaving, and absent neighbours with them until free.
+func (o *Object) leaveLocked(first, last int) (e edges) {
 	guard := func(n int) bool {
 		if n < 0 || n >= o.units || o.present.has(n) || o.suspect.has(n) || o.filling.has(n) || o.leaving.has(n) || o.keptLocked(n) {
 			return false
@@ -56,28 +56,35 @@ func (o *Object) leaveLocked(u int) (e edges) {
 		o.leaving.set(n)
 		return true
 	}
-	o.leaving.set(u)
-	return edges{low: guard(u - 1), high: guard(u + 1)}
+	for u := first; u < last; u++ {
+		o.leaving.set(u)
+	}
+	return edges{low: guard(first - 1), high: guard(last)}
 }
 
-// free punches a unit that is leaving and uncharges it.
-func (o *Object) free(u int, e edges) int64 {
+// free punches units that are leaving and uncharges them.
+func (o *Object) free(first, last int, e edges) (freed int64) {
 	if !e.kept {
-		o.punch(o.UnitExtent(u), e)
+		from, to := o.UnitExtent(first), o.UnitExtent(last-1)
+		o.punch(extent.Between(from.Off, to.End()), e)
 	}
-	cost := o.cost(u)
-	o.store.unreserve(cost)
+	for u := first; u < last; u++ {
+		freed += o.cost(u)
+	}
+	o.store.unreserve(freed)
 	o.mu.Lock()
-	o.leaving.clear(u)
+	for u := first; u < last; u++ {
+		o.leaving.clear(u)
+	}
 	if e.low {
-		o.leaving.clear(u - 1)
+		o.leaving.clear(first - 1)
 	}
 	if e.high {
-		o.leaving.clear(u + 1)
+		o.leaving.clear(last)
 	}
 	o.mu.Unlock()
 	o.settled.Broadcast()
-	return cost
+	return freed
 }
 
 // WriteAt stores bytes of units that were begun. They are not readable until Commit.
@@ -238,7 +245,7 @@ func (o *Object) Check(u int) (present bool) {
 		o.Commit(u, tag)
 	} else {
 		o.store.log.Info("cached unit does not match its hash, dropped", "object", o.Key, "unit", u)
-		o.drop(u)
+		o.drop(u, u+1)
 	}
 	o.mu.Lock()
 	delete(o.checking, u)
@@ -247,35 +254,46 @@ func (o *Object) Check(u int) (present bool) {
 	return good
 }
 
-// drop forgets a unit and frees its bytes.
-func (o *Object) drop(u int) int64 {
-	o.mu.Lock()
-	if !o.present.has(u) && !o.suspect.has(u) {
-		o.mu.Unlock()
-		return 0
+// drop forgets units [first, last), as far as they are there, and frees their bytes.
+func (o *Object) drop(first, last int) (freed int64) {
+	for first < last {
+		n, end := o.dropSome(first, last)
+		freed, first = freed+n, end
 	}
-	o.present.clear(u)
-	o.suspect.clear(u)
-	edge := o.leaveLocked(u)
-	edge.kept = o.keptLocked(u)
-	o.gen.Add(1)
-	o.mu.Unlock()
-	if _, err := o.journal.append(record{unit: uint32(u), session: o.store.session.Number, op: opGone}); err != nil {
-		o.store.log.Warn("cache journal", "err", err)
-	}
-	return o.free(u, edge)
+	return freed
 }
 
-// evict drops unit u unless it was used since stamp.
-func (o *Object) evict(u int, stamp uint32) int64 {
+// dropSome drops the first units of [first, last) that are there and alike, in one hole, and
+// returns where it ended.
+func (o *Object) dropSome(first, last int) (freed int64, end int) {
 	o.mu.Lock()
-	_, busy := o.checking[u]
-	stay := busy || o.closed || o.stamps[u] != stamp || o.wantedLocked(u) || o.keptLocked(u) || o.pinned != nil && o.pinned.has(u)
-	o.mu.Unlock()
-	if stay {
-		return 0
+	there := func(u int) bool { return o.present.has(u) || o.suspect.has(u) }
+	for first < last && !there(first) {
+		first++
 	}
-	return o.drop(u)
+	end = first
+	kept := end < last && o.keptLocked(first)
+	for end < last && there(end) && o.keptLocked(end) == kept {
+		o.present.clear(end)
+		o.suspect.clear(end)
+		end++
+	}
+	if end == first {
+		o.mu.Unlock()
+		return 0, last
+	}
+	edge := o.leaveLocked(first, end)
+	edge.kept = kept
+	o.gen.Add(1)
+	o.mu.Unlock()
+	gone := make([]record, 0, end-first)
+	for u := first; u < end; u++ {
+		gone = append(gone, record{unit: uint32(u), session: o.store.session.Number, op: opGone})
+	}
+	if _, err := o.journal.append(gone...); err != nil {
+		o.store.log.Warn("cache journal", "err", err)
+	}
+	return o.free(first, end, edge), end
 }
 
 func (o *Object) wantedLocked(u int) bool {
@@ -285,18 +303,6 @@ func (o *Object) wantedLocked(u int) bool {
 		}
 	}
 	return false
-}
-
-// candidates appends the units that may be evicted.
-func (o *Object) candidates(c []candidate) []candidate {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for u := range o.units {
-		if (o.present.has(u) || o.suspect.has(u)) && (o.pinned == nil || !o.pinned.has(u)) && !o.keptLocked(u) {
-			c = append(c, candidate{obj: o, unit: u, stamp: o.stamps[u]})
-		}
-	}
-	return c
 }
 
 // punch frees the bytes of e. A block at an edge that a neighbour shares goes

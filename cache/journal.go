@@ -42,10 +42,11 @@ type journal struct {
 	tag  int    // length of tags
 	f    *os.File
 
-	mu    sync.Mutex
-	next  uint32 // number of the next record
-	dirty bool
-	buf   []byte // one record
+	mu     sync.Mutex
+	next   uint32 // number of the next record
+	dirty  bool
+	broken bool   // a record is missing
+	buf    []byte // one record
 }
 
 func header(unit, size int64, tag int) []byte {
@@ -74,9 +75,7 @@ func openJournal(path string, unit, size int64, tag int, each func(record)) (*jo
 	j := &journal{f: f, seed: binary.LittleEndian.Uint32(want[headerSize-4:]), tag: tag, buf: make([]byte, recordHead+tag+4)}
 	end, err := j.load(want, each)
 	if err == nil {
-		if err = f.Truncate(end); err == nil {
-			_, err = f.Seek(end, io.SeekStart)
-		}
+		err = f.Truncate(end)
 	}
 	if err != nil {
 		f.Close()
@@ -122,23 +121,46 @@ func (j *journal) load(want []byte, each func(record)) (end int64, err error) {
 
 func (j *journal) sum(b []byte) uint32 { return crc32.Update(j.seed, castagnoli, b) }
 
-// append writes a record and returns its number.
-func (j *journal) append(r record) (place uint32, err error) {
+// append writes records in one step and returns the number of the first.
+func (j *journal) append(rs ...record) (place uint32, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	b := j.buf
-	binary.LittleEndian.PutUint32(b[0:], r.unit)
-	binary.LittleEndian.PutUint32(b[4:], r.session)
-	binary.LittleEndian.PutUint32(b[8:], r.op)
-	clear(b[recordHead:])
-	copy(b[recordHead:len(b)-4], r.tag)
-	binary.LittleEndian.PutUint32(b[len(b)-4:], j.sum(b[:len(b)-4]))
+	size := recordHead + j.tag + 4
+	out := j.buf[:0]
+	if n := len(rs) * size; n > cap(out) {
+		out = make([]byte, 0, n)
+	}
+	for _, r := range rs {
+		b := out[len(out) : len(out)+size]
+		binary.LittleEndian.PutUint32(b[0:], r.unit)
+		binary.LittleEndian.PutUint32(b[4:], r.session)
+		binary.LittleEndian.PutUint32(b[8:], r.op)
+		clear(b[recordHead:])
+		copy(b[recordHead:size-4], r.tag)
+		binary.LittleEndian.PutUint32(b[size-4:], j.sum(b[:size-4]))
+		out = out[:len(out)+size]
+	}
 	j.dirty = true
-	if _, err := j.f.Write(b); err != nil {
+	if _, err := j.f.WriteAt(out, j.end()); err != nil {
+		// What was torn is overwritten by the next record. Until then, and for good if it is
+		// one that takes a unit back, the journal can not be believed.
+		j.broken = true
 		return 0, fmt.Errorf("journal %s: %w", j.f.Name(), err)
 	}
-	j.next++
-	return j.next - 1, nil
+	j.next += uint32(len(rs))
+	return j.next - uint32(len(rs)), nil
+}
+
+// end is where the next record goes.
+func (j *journal) end() int64 {
+	return int64(headerSize) + int64(j.next)*int64(recordHead+j.tag+4)
+}
+
+// isBroken reports whether a record could not be written.
+func (j *journal) isBroken() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.broken
 }
 
 // tagAt reads the tag of a record.

@@ -60,7 +60,9 @@ type Object struct {
 	units   int
 	bodies  []*body
 	journal *journal
-	syncing sync.Mutex    // held while the journal is synced, or closed
+	syncing sync.Mutex // held while the journal is synced, or closed
+	used    time.Time  // in an earlier session, the last time
+	peers   atomic.Pointer[func(int) int]
 	gen     atomic.Uint64 // counts evictions: a read that saw it change is done again
 
 	mu       sync.Mutex
@@ -72,6 +74,9 @@ type Object struct {
 	pinned   bitmap             // never evicted; nil: none, immutable
 	kept     bitmap             // read by the kernel itself; nil: none, immutable
 	keeps    map[*body]struct{} // bodies whose units those are
+	edges    bitmap             // units with an edge of a long file; nil: not looked for yet
+	readers  map[*Reader]struct{}
+	guards   map[any][2]int // windows of readers
 	checking map[int]struct{}
 	places   []uint32 // the record of each unit in the journal; nil without tags
 	stamps   []uint32 // last use, Store.clock; 0 = an earlier session
@@ -102,6 +107,7 @@ func (s *Store) Object(l Layout) (*Object, error) {
 	}
 	o.pinLocked(s.pins[l.Key])
 	s.used += loaded - s.dormant[string(l.Key)].bytes
+	o.used = s.dormant[string(l.Key)].at
 	delete(s.dormant, string(l.Key))
 	s.objects[l.Key] = o
 	return o, nil
@@ -113,6 +119,7 @@ func (s *Store) newObject(l Layout) *Object {
 		Layout: l, store: s, units: units, dir: filepath.Join(s.cfg.Dir, "objects", string(l.Key)),
 		present: newBitmap(units), suspect: newBitmap(units), filling: newBitmap(units), leaving: newBitmap(units),
 		checking: map[int]struct{}{}, stamps: make([]uint32, units), waiters: map[*waiter]struct{}{}, keeps: map[*body]struct{}{},
+		readers: map[*Reader]struct{}{}, guards: map[any][2]int{},
 	}
 	o.settled.L = &o.mu
 	if l.Tag > 0 {
@@ -280,6 +287,9 @@ func (o *Object) close(tidy bool) error {
 	err := o.sync()
 	for _, b := range o.bodies {
 		o.store.pool.forget(b)
+	}
+	if o.journal.isBroken() {
+		o.store.tainted.Store(true)
 	}
 	o.syncing.Lock()
 	err = errors.Join(err, o.journal.close())

@@ -49,7 +49,11 @@ type Reader struct {
 
 // NewReader opens span of the object; misses go to src.
 func (o *Object) NewReader(span extent.Extent, src Source) *Reader {
-	return &Reader{id: ReaderID(o.store.readers.Add(1)), obj: o, span: span, src: src, told: -1}
+	r := &Reader{id: ReaderID(o.store.readers.Add(1)), obj: o, span: span, src: src, told: -1}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.readers[r] = struct{}{}
+	return r
 }
 
 // ReadAt reads verified bytes of the file from off on. It waits until all of p is
@@ -176,6 +180,9 @@ func (r *Reader) Close() error {
 		r.obj.letGo(backing)
 	}
 	if !gone {
+		r.obj.mu.Lock()
+		delete(r.obj.readers, r)
+		r.obj.mu.Unlock()
 		r.src.Withdraw(r.id)
 	}
 	return nil

@@ -39,6 +39,8 @@ type Store struct {
 	unclean bool // the last session left no clean mark
 	start   time.Time
 	readers atomic.Uint64
+	kept    atomic.Int64  // bytes of bodies that the kernel reads by itself
+	tainted atomic.Bool   // a journal lacks a record: this session leaves no clean mark
 	hashing chan struct{} // bounds the memory of re-hashing: one unit at a time
 
 	evicting sync.Mutex    // one eviction at a time; held across its I/O, taken before mu
@@ -207,7 +209,7 @@ func (s *Store) Close() error {
 	for _, o := range objects {
 		errs = errors.Join(errs, o.close(false))
 	}
-	if errs == nil {
+	if errs == nil && !s.tainted.Load() {
 		s.session.Clean = true
 		errs = s.session.save(s.cfg.Dir)
 	}
@@ -238,6 +240,34 @@ func (s *Store) Usage() (used, limit int64) {
 	return s.used, s.limit
 }
 
+// Room returns how much of the limit is left for what is read: all but what is pinned, or
+// read by the kernel.
+func (s *Store) Room() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	room := s.ceilingLocked() - s.kept.Load()
+	for _, p := range s.pins {
+		room -= p.cost
+	}
+	return max(0, room)
+}
+
+// SetLimit changes how many bytes the cache may have; what is above goes soon.
+func (s *Store) SetLimit(limit int64) {
+	s.mu.Lock()
+	s.limit = limit
+	s.mu.Unlock()
+	s.wake()
+}
+
+// wake has Run look whether there is room.
+func (s *Store) wake() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
 // tick is the unit of clock.
 const tick = 100 * time.Millisecond
 
@@ -256,22 +286,20 @@ func (s *Store) stamp(at time.Time) uint32 {
 func (s *Store) reserve(n int64) error {
 	for {
 		s.mu.Lock()
-		over := s.used + n - s.limit
+		limit := s.ceilingLocked()
+		over := s.used + n - limit
 		if over <= 0 {
 			s.used += n
-			short := s.used > s.limit-s.headroom()
+			short := s.used > limit-s.headroom()
 			s.mu.Unlock()
 			if short {
-				select {
-				case s.kick <- struct{}{}:
-				default:
-				}
+				s.wake()
 			}
 			return nil
 		}
 		s.mu.Unlock()
 		if s.evict(over) == 0 {
-			return fmt.Errorf("%w: %d bytes wanted under a limit of %d; raise --cache-size", ErrFull, n, s.limit)
+			return fmt.Errorf("%w: %d bytes wanted under a limit of %d; raise --cache-size", ErrFull, n, limit)
 		}
 	}
 }
@@ -282,5 +310,9 @@ func (s *Store) unreserve(n int64) {
 	s.mu.Unlock()
 }
 
-// headroom is what Run keeps free, so that a fill rarely has to evict by itself.
-func (s *Store) headroom() int64 { return min(s.limit/16, 64<<20) }
+// headroom is what Run keeps free, so that a fill rarely has to evict by itself. Every
+// eviction looks at all units, so a large cache frees more at a time.
+func (s *Store) headroom() int64 { return min(s.limit/16, max(64<<20, s.limit/256)) }
+
+// ceilingLocked is how much there may be now.
+func (s *Store) ceilingLocked() int64 { return s.limit }

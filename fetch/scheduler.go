@@ -312,6 +312,7 @@ func (st *state) claim(o *object, f *file, s *stream, now time.Time) {
 		}
 	}
 	s.lo, s.hi = lo, hi
+	o.Object.Guard(s, lo, hi)
 	swarm := o.rate()
 	for u := lo; u < hi; u++ {
 		due := s.due(int64(u)*o.unit, now, swarm)
@@ -330,6 +331,7 @@ func (st *state) release(o *object, s *stream, now time.Time) {
 		st.unclaim(o, u, s, now)
 	}
 	s.lo, s.hi = 0, 0
+	o.Object.Guard(s, 0, 0)
 }
 
 func (st *state) unclaim(o *object, u int, s *stream, now time.Time) {

@@ -129,7 +129,7 @@ func New(cfg Config) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d.scheduler = fetch.New(fetch.Config{Logger: cfg.Logger, AllAhead: func() int64 { return cfg.CacheSize / 2 }})
+	d.scheduler = fetch.New(fetch.Config{Logger: cfg.Logger, AllAhead: func() int64 { return d.cache.Room() / 2 }})
 	p, err := openPorts(cfg, d.network)
 	if err != nil {
 		return nil, err
