@@ -118,7 +118,7 @@ func (r *Reader) Backing() (fd int, ok bool) {
 	b := o.bodies[i]
 	first, last := b.span.Units(o.Unit)
 	o.mu.Lock()
-	if o.closed || !o.present.all(int(first), int(last)) {
+	if o.closed || o.store.cfg.VerifyAlways || len(o.memory) > 0 || !o.present.all(int(first), int(last)) {
 		o.mu.Unlock()
 		return 0, false
 	}

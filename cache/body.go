@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -53,23 +54,52 @@ func (b *body) acquire(create bool) (*os.File, error) {
 	return f, err
 }
 
-func (b *body) openLocked(create bool) (*os.File, error) {
-	flags := os.O_RDWR | unix.O_NOFOLLOW
-	if create {
-		flags |= os.O_CREATE
+// errChanged means that somebody else removed or shortened the file of a body.
+var errChanged = errors.New("a file of the cache was removed or shortened by somebody else")
+
+// write writes p at off. After errChanged the next one begins a new file.
+func (b *body) write(p []byte, off int64) error {
+	f, err := b.acquire(true)
+	if err != nil {
+		return err
 	}
+	defer b.release()
+	// A file that was shortened would grow again by the write, with zeros where bytes were.
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if st.Size() != b.span.Len {
+		if err := f.Truncate(b.span.Len); err != nil {
+			return err
+		}
+		return errChanged
+	}
+	_, err = f.WriteAt(p, off)
+	return err
+}
+
+func (b *body) openLocked(create bool) (*os.File, error) {
+	const flags = os.O_RDWR | unix.O_NOFOLLOW
 	f, err := os.OpenFile(b.path, flags, 0o600)
 	if os.IsNotExist(err) && create {
-		if err = os.MkdirAll(filepath.Dir(b.path), 0o700); err == nil {
-			f, err = os.OpenFile(b.path, flags, 0o600)
+		if b.made {
+			b.made = false
+			return nil, errChanged
 		}
+		f, err = b.makeLocked(flags | os.O_CREATE | os.O_EXCL)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if create {
-		// st_size is the size of the file from the start; the blocks come with the data.
-		if err := f.Truncate(b.span.Len); err != nil {
+		st, err := f.Stat()
+		if err == nil && st.Size() != b.span.Len {
+			if err = f.Truncate(b.span.Len); err == nil {
+				err = errChanged
+			}
+		}
+		if err != nil {
 			f.Close()
 			return nil, err
 		}
@@ -80,6 +110,26 @@ func (b *body) openLocked(create bool) (*os.File, error) {
 		return b.f, nil
 	}
 	b.f = f
+	return f, nil
+}
+
+// makeLocked makes the file. st_size is the size of the file from the start; the blocks come
+// with the data.
+func (b *body) makeLocked(flags int) (*os.File, error) {
+	f, err := os.OpenFile(b.path, flags, 0o600)
+	if os.IsNotExist(err) {
+		if err = os.MkdirAll(filepath.Dir(b.path), 0o700); err == nil {
+			f, err = os.OpenFile(b.path, flags, 0o600)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Truncate(b.span.Len); err != nil {
+		f.Close()
+		os.Remove(b.path)
+		return nil, err
+	}
 	return f, nil
 }
 

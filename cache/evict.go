@@ -38,7 +38,7 @@ func byWorth(c []candidate) {
 // keepRoom evicts until the headroom is free.
 func (s *Store) keepRoom() {
 	s.mu.Lock()
-	over := s.used - (s.ceilingLocked() - s.headroom())
+	over := s.used - (s.ceilingLocked() - s.headroomLocked())
 	s.mu.Unlock()
 	if over > 0 {
 		s.evict(over)
@@ -173,7 +173,7 @@ func (o *Object) openLocked() (open bitmap) {
 
 // evictableLocked reports whether unit u is there and may go.
 func (o *Object) evictableLocked(u int) bool {
-	if !o.present.has(u) && !o.suspect.has(u) || o.pinned != nil && o.pinned.has(u) || o.keptLocked(u) || o.wantedLocked(u) {
+	if !o.present.has(u) && !o.suspect.has(u) || o.memory[u] != nil || o.pinned != nil && o.pinned.has(u) || o.keptLocked(u) || o.wantedLocked(u) {
 		return false
 	}
 	for _, g := range o.guards {

@@ -1,8 +1,10 @@
 package cache
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/btmount/btmount/cache/extent"
 )
@@ -20,13 +22,21 @@ func (o *Object) Begin(u int) error {
 	}
 	o.filling.set(u) // claimed before the lock is let go, charged below
 	o.mu.Unlock()
-	if err := o.store.reserve(o.cost(u)); err != nil {
-		o.mu.Lock()
-		o.filling.clear(u)
-		o.mu.Unlock()
-		return fmt.Errorf("%s unit %d: %w", o.Key, u, err)
+	err := o.store.reserve(o.cost(u))
+	if err == nil {
+		return nil
 	}
-	return nil
+	o.mu.Lock()
+	wanted := o.wantedLocked(u)
+	o.mu.Unlock()
+	if wanted && o.store.remember(o, u, make([]byte, o.UnitExtent(u).Len)) {
+		o.store.complain(err)
+		return nil
+	}
+	o.mu.Lock()
+	o.filling.clear(u)
+	o.mu.Unlock()
+	return fmt.Errorf("%s unit %d: %w", o.Key, u, err)
 }
 
 // Abandon gives the charge of a unit back that will not be finished. Its bytes are freed.
@@ -37,6 +47,12 @@ func (o *Object) Abandon(u int) {
 		return
 	}
 	o.filling.clear(u)
+	o.spoiled.clear(u)
+	if o.dropMemoryLocked(u) {
+		o.mu.Unlock()
+		o.releaseMemory(u)
+		return
+	}
 	edge := o.leaveLocked(u, u+1)
 	o.mu.Unlock()
 	o.free(u, u+1, edge)
@@ -87,17 +103,58 @@ func (o *Object) free(first, last int, e edges) (freed int64) {
 	return freed
 }
 
-// WriteAt stores bytes of units that were begun. They are not readable until Commit.
+// WriteAt stores bytes of units that were begun. They are not readable until Commit. What the
+// disk does not take is kept in memory, if a read waits for it.
 func (o *Object) WriteAt(p []byte, off int64) error {
-	return o.each(extent.Extent{Off: off, Len: int64(len(p))}, func(b *body, part extent.Extent) error {
-		f, err := b.acquire(true)
-		if err != nil {
-			return err
+	e := extent.Extent{Off: off, Len: int64(len(p))}
+	err := o.write(p, e)
+	for range 3 {
+		if err == nil || !noSpace(err) || !o.store.makeSpace(o.Unit) {
+			break
 		}
-		defer b.release()
-		_, err = f.WriteAt(p[part.Off-off:part.End()-off], part.Off-b.span.Off)
+		err = o.write(p, e)
+	}
+	if err == nil {
+		return nil
+	}
+	o.store.complain(err)
+	first, last := e.Units(o.Unit)
+	for u := int(first); u < int(last); u++ {
+		if !o.toMemory(u) {
+			return fmt.Errorf("%s unit %d: %w", o.Key, u, err)
+		}
+	}
+	return o.write(p, e)
+}
+
+func (o *Object) write(p []byte, e extent.Extent) error {
+	o.writing.RLock() // nobody moves a unit to memory meanwhile
+	defer o.writing.RUnlock()
+	return o.split(e, func(part extent.Extent, to []byte) {
+		copy(to, p[part.Off-e.Off:part.End()-e.Off])
+	}, func(part extent.Extent) error {
+		return o.writeDisk(p[part.Off-e.Off:part.End()-e.Off], part.Off)
+	})
+}
+
+func (o *Object) writeDisk(p []byte, off int64) error {
+	return o.each(extent.Extent{Off: off, Len: int64(len(p))}, func(b *body, part extent.Extent) error {
+		q, at := p[part.Off-off:part.End()-off], part.Off-b.span.Off
+		err := b.write(q, at)
+		if errors.Is(err, errChanged) {
+			o.changed(b)
+			err = b.write(q, at)
+		}
 		return err
 	}, nil)
+}
+
+// changed is called when a body was removed or shortened by somebody else: what it had is
+// hashed before it is used, what is being written when it is whole.
+func (o *Object) changed(b *body) {
+	o.store.log.Warn("somebody else changed a file of the cache; what it had is verified again", "object", o.Key, "file", b.path)
+	first, last := b.span.Units(o.Unit)
+	o.distrust(int(first), int(last))
 }
 
 // ReadBack reads bytes that were written but not committed, to hash them again.
@@ -106,6 +163,9 @@ func (o *Object) ReadBack(p []byte, off int64) error { return o.pread(p, off) }
 // Commit marks unit u verified and wakes the reads that it completes. Its bytes
 // were all written before. tag is kept for Verify; it has Layout.Tag bytes.
 func (o *Object) Commit(u int, tag []byte) {
+	if o.remembers.Load() > 0 && o.commitMemory(u, tag) {
+		return
+	}
 	_ = o.each(o.UnitExtent(u), func(b *body, _ extent.Extent) error { b.markDirty(); return nil }, nil)
 	place, err := o.journal.append(record{unit: uint32(u), session: o.store.session.Number, op: opPresent, tag: tag})
 	if err != nil {
@@ -114,19 +174,53 @@ func (o *Object) Commit(u int, tag []byte) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.filling.clear(u)
-	o.suspect.clear(u)
-	o.present.set(u)
 	if o.places != nil {
 		o.places[u] = place
 	}
+	o.committedLocked(u)
+}
+
+// commitMemory is Commit of a unit that is in memory; false: it is not.
+func (o *Object) commitMemory(u int, tag []byte) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, ok := o.memory[u]; !ok {
+		return false
+	}
+	if o.places != nil {
+		o.tags[u] = slices.Clone(tag)
+	}
+	o.committedLocked(u)
+	return true
+}
+
+func (o *Object) committedLocked(u int) {
+	o.filling.clear(u)
+	o.suspect.clear(u)
+	if o.spoiled.has(u) {
+		o.spoiled.clear(u)
+		o.suspect.set(u) // what was written of it first may be lost
+		o.doubts = true
+	} else {
+		o.present.set(u)
+	}
 	o.stamps[u] = o.store.clock()
 	for w := range o.waiters {
-		if w.first <= u && u < w.last && o.present.all(w.first, w.last) {
+		if w.first <= u && u < w.last && o.hereLocked(w.first, w.last) {
 			delete(o.waiters, w)
 			w.done <- nil
 		}
 	}
+}
+
+// hereLocked reports whether all of [first, last) is there, perhaps to be hashed before use.
+func (o *Object) hereLocked(first, last int) bool {
+	for u := first; u < last; u++ {
+		if !o.present.has(u) && !o.suspect.has(u) {
+			return false
+		}
+	}
+	return true
 }
 
 // Fail ends the reads that wait for unit u. Only for causes that waiting will not mend.
@@ -141,8 +235,33 @@ func (o *Object) Fail(u int, err error) {
 	}
 }
 
-// pread reads from the bodies; what has no body is zeros.
+// pread reads what is in memory or on disk.
 func (o *Object) pread(p []byte, off int64) error {
+	e := extent.Extent{Off: off, Len: int64(len(p))}
+	return o.split(e, func(part extent.Extent, from []byte) {
+		copy(p[part.Off-off:part.End()-off], from)
+	}, func(part extent.Extent) error {
+		return o.readDisk(p[part.Off-off:part.End()-off], part.Off)
+	})
+}
+
+// preadVerified is pread of units [first, last), each of which is hashed.
+func (o *Object) preadVerified(p []byte, off int64, first, last int) bool {
+	want := extent.Extent{Off: off, Len: int64(len(p))}
+	for u := first; u < last; u++ {
+		e := o.UnitExtent(u)
+		whole, part := make([]byte, e.Len), e.Clip(want)
+		tag, err := o.tag(u)
+		if err != nil || o.pread(whole, e.Off) != nil || o.Verify == nil || !o.Verify(u, whole, tag) {
+			return false
+		}
+		copy(p[part.Off-off:part.End()-off], whole[part.Off-e.Off:])
+	}
+	return true
+}
+
+// readDisk reads from the bodies; what has no body is zeros.
+func (o *Object) readDisk(p []byte, off int64) error {
 	return o.each(extent.Extent{Off: off, Len: int64(len(p))}, func(b *body, part extent.Extent) error {
 		f, err := b.acquire(false)
 		if err != nil {
@@ -193,8 +312,14 @@ func (o *Object) readHit(p []byte, off int64) (ok bool, err error) {
 		}
 		gen := o.gen.Load()
 		o.mu.Unlock()
-		if err = o.pread(p, off); err != nil {
-			o.distrust(first, last) // truncated or deleted under us: hash again, fetch again
+		if o.store.cfg.VerifyAlways {
+			ok = o.preadVerified(p, off, first, last)
+		} else {
+			err = o.pread(p, off)
+			ok = err == nil
+		}
+		if !ok {
+			o.distrust(first, last) // truncated, deleted or changed under us: hash again, fetch again
 			continue
 		}
 		if o.gen.Load() == gen {
@@ -204,16 +329,21 @@ func (o *Object) readHit(p []byte, off int64) (ok bool, err error) {
 	return false, err
 }
 
-// distrust makes present units suspect.
+// distrust makes present units suspect, and has those hashed again that are being written.
 func (o *Object) distrust(first, last int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for u := first; u < last; u++ {
-		if o.present.has(u) {
+		switch _, inMemory := o.memory[u]; {
+		case inMemory:
+		case o.present.has(u):
 			o.present.clear(u)
 			o.suspect.set(u)
+		case o.filling.has(u):
+			o.spoiled.set(u)
 		}
 	}
+	o.doubts = true
 	o.gen.Add(1)
 }
 
@@ -272,8 +402,13 @@ func (o *Object) dropSome(first, last int) (freed int64, end int) {
 		first++
 	}
 	end = first
+	if first < last && o.dropMemoryLocked(first) {
+		o.mu.Unlock()
+		o.releaseMemory(first)
+		return 0, first + 1
+	}
 	kept := end < last && o.keptLocked(first)
-	for end < last && there(end) && o.keptLocked(end) == kept {
+	for end < last && there(end) && o.keptLocked(end) == kept && o.memory[end] == nil {
 		o.present.clear(end)
 		o.suspect.clear(end)
 		end++

@@ -55,15 +55,17 @@ type ContentID [32]byte
 // Object is the byte space of one torrent or file, partly on disk.
 type Object struct {
 	Layout
-	store   *Store
-	dir     string
-	units   int
-	bodies  []*body
-	journal *journal
-	syncing sync.Mutex // held while the journal is synced, or closed
-	used    time.Time  // in an earlier session, the last time
-	peers   atomic.Pointer[func(int) int]
-	gen     atomic.Uint64 // counts evictions: a read that saw it change is done again
+	store     *Store
+	dir       string
+	units     int
+	bodies    []*body
+	journal   *journal
+	writing   sync.RWMutex // held to write; exclusively to move a unit to memory
+	remembers atomic.Int32 // len(memory)
+	syncing   sync.Mutex   // held while the journal is synced, or closed
+	used      time.Time    // in an earlier session, the last time
+	peers     atomic.Pointer[func(int) int]
+	gen       atomic.Uint64 // counts evictions: a read that saw it change is done again
 
 	mu       sync.Mutex
 	settled  sync.Cond          // on mu: a unit left checking or leaving
@@ -71,6 +73,10 @@ type Object struct {
 	suspect  bitmap             // recorded, to be hashed before use; never also present
 	filling  bitmap             // charged and being written; never also present
 	leaving  bitmap             // evicted, its hole not yet punched
+	spoiled  bitmap             // filling, and to be hashed when whole: bytes may be lost
+	doubts   bool               // units were made suspect in this session
+	memory   map[int][]byte     // units that the disk does not take
+	tags     map[int][]byte     // of those
 	pinned   bitmap             // never evicted; nil: none, immutable
 	kept     bitmap             // read by the kernel itself; nil: none, immutable
 	keeps    map[*body]struct{} // bodies whose units those are
@@ -117,7 +123,7 @@ func (s *Store) newObject(l Layout) *Object {
 	units := int((l.Size-1)/l.Unit + 1)
 	o := &Object{
 		Layout: l, store: s, units: units, dir: filepath.Join(s.cfg.Dir, "objects", string(l.Key)),
-		present: newBitmap(units), suspect: newBitmap(units), filling: newBitmap(units), leaving: newBitmap(units),
+		present: newBitmap(units), suspect: newBitmap(units), filling: newBitmap(units), leaving: newBitmap(units), spoiled: newBitmap(units), memory: map[int][]byte{}, tags: map[int][]byte{},
 		checking: map[int]struct{}{}, stamps: make([]uint32, units), waiters: map[*waiter]struct{}{}, keeps: map[*body]struct{}{},
 		readers: map[*Reader]struct{}{}, guards: map[any][2]int{},
 	}
@@ -235,8 +241,11 @@ func (o *Object) tag(u int) ([]byte, error) {
 		return nil, nil
 	}
 	o.mu.Lock()
-	place := o.places[u]
+	place, tag := o.places[u], o.tags[u]
 	o.mu.Unlock()
+	if tag != nil {
+		return tag, nil
+	}
 	return o.journal.tagAt(place)
 }
 
@@ -277,13 +286,21 @@ func (o *Object) close(tidy bool) error {
 	}
 	charged, stamp := int64(0), uint32(0)
 	for u := range o.units {
+		stamp = max(stamp, o.stamps[u])
+		if o.dropMemoryLocked(u) {
+			continue
+		}
 		if o.present.has(u) || o.suspect.has(u) || o.filling.has(u) {
 			charged += o.cost(u)
 		}
-		stamp = max(stamp, o.stamps[u])
 	}
+	doubts := o.doubts
 	o.mu.Unlock()
 
+	o.store.release(func(p *Object, _ int) bool { return p == o })
+	if doubts {
+		o.keepDoubts()
+	}
 	err := o.sync()
 	for _, b := range o.bodies {
 		o.store.pool.forget(b)
@@ -315,6 +332,23 @@ func (o *Object) close(tidy bool) error {
 	}
 	s.mu.Unlock()
 	return err
+}
+
+// keepDoubts writes down which units have to be hashed before they are used again.
+func (o *Object) keepDoubts() {
+	for u := range o.units {
+		if !o.suspect.has(u) {
+			continue
+		}
+		tag, err := o.tag(u)
+		if err == nil {
+			_, err = o.journal.append(record{unit: uint32(u), op: opPresent, tag: tag}) // of session 0
+		}
+		if err != nil {
+			o.store.tainted.Store(true)
+			return
+		}
+	}
 }
 
 func (o *Object) sync() error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,11 +23,16 @@ var ErrFull = errors.New("cache is full and everything in it is in use")
 
 // Config says where a Store lives and how large it may be.
 type Config struct {
-	Dir       string
+	Dir string
+	// MinFree is how many bytes of the filesystem stay free, whatever Limit says; 0 means 512 MiB
+	// or a twentieth of it, whichever is less; negative: none.
+	MinFree   int64
 	Limit     int64         // bytes of real blocks; at least one unit of each object that is read
 	OpenFiles int           // descriptors kept open; 0 means 256
 	SyncEvery time.Duration // how long verified bytes may stay unsynced; 0 means 1 s
-	Logger    *slog.Logger
+	// VerifyAlways has every unit hashed each time it is read, and nothing read by the kernel.
+	VerifyAlways bool
+	Logger       *slog.Logger
 }
 
 // Store is one cache folder. It is safe for concurrent use.
@@ -46,8 +52,15 @@ type Store struct {
 	evicting sync.Mutex    // one eviction at a time; held across its I/O, taken before mu
 	kick     chan struct{} // capacity 1: room is getting short
 
+	memory     sync.Mutex // guards units and remembered; taken before Object.mu
+	units      []inMemory
+	remembered int64 // their bytes
+
+	complained atomic.Int64 // when, Unix ns
+
 	mu      sync.Mutex
 	limit   int64
+	space   int64 // what used may be for the disk to keep MinFree
 	used    int64 // charged bytes of objects and dormant folders
 	objects map[Key]*Object
 	dormant map[string]dormant // folders of objects that are not open, by folder name
@@ -98,7 +111,7 @@ func Open(cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, log: cfg.Logger, lock: lock, pool: newPool(cfg.OpenFiles), start: time.Now(),
 		hashing: make(chan struct{}, 1), kick: make(chan struct{}, 1),
-		limit: cfg.Limit, objects: map[Key]*Object{}, dormant: map[string]dormant{}, pins: map[Key]*pin{},
+		limit: cfg.Limit, space: math.MaxInt64, objects: map[Key]*Object{}, dormant: map[string]dormant{}, pins: map[Key]*pin{},
 	}
 	if err := s.begin(objects); err != nil {
 		lock.Close()
@@ -189,6 +202,7 @@ func (s *Store) Run(ctx context.Context) error {
 		case <-s.kick:
 			s.keepRoom()
 		case <-tick.C:
+			s.lookAtDisk()
 			if err := s.sync(); err != nil {
 				s.log.Error("cache sync", "dir", s.cfg.Dir, "err", err)
 			}
@@ -290,7 +304,7 @@ func (s *Store) reserve(n int64) error {
 		over := s.used + n - limit
 		if over <= 0 {
 			s.used += n
-			short := s.used > limit-s.headroom()
+			short := s.used > limit-s.headroomLocked()
 			s.mu.Unlock()
 			if short {
 				s.wake()
@@ -310,9 +324,12 @@ func (s *Store) unreserve(n int64) {
 	s.mu.Unlock()
 }
 
-// headroom is what Run keeps free, so that a fill rarely has to evict by itself. Every
+// headroomLocked is what Run keeps free, so that a fill rarely has to evict by itself. Every
 // eviction looks at all units, so a large cache frees more at a time.
-func (s *Store) headroom() int64 { return min(s.limit/16, max(64<<20, s.limit/256)) }
+func (s *Store) headroomLocked() int64 {
+	c := max(0, s.ceilingLocked())
+	return min(c/16, max(64<<20, c/256))
+}
 
 // ceilingLocked is how much there may be now.
-func (s *Store) ceilingLocked() int64 { return s.limit }
+func (s *Store) ceilingLocked() int64 { return min(s.limit, s.space) }

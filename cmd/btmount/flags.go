@@ -126,6 +126,8 @@ func mountFlags() []cli.Flag {
 		under("Disk",
 			stringFlag("cache-dir", cacheDir(), "`FOLDER` for what was read; must not lie in the mount", "cache"),
 			stringFlag("cache-size", "10GiB", "most `BYTES` of it, counted as real blocks on disk"),
+			stringFlag("cache-min-free", "", "`BYTES` of the disk that the cache leaves free, whatever --cache-size says; 512MiB or a twentieth of the disk, whichever is less, if not given"),
+			stringFlag("verify-cache", "changed", "`WHEN` what is in the cache is hashed before it is read: changed, after a crash or if somebody changed its files, or always"),
 			listFlag("pin", "`PATTERN` of paths below torrents/, such as 'Film' or '*/*.mkv', where a folder stands for all in it: what matches is fetched in the background, rarest pieces first, and never evicted; in the environment lines separate them"),
 			stateFlag(),
 		),
@@ -357,6 +359,8 @@ func (r *reader) mountConfig() daemon.Config {
 	cfg.NoPassthrough = r.c.Bool("no-passthrough")
 	cfg.ReadTimeout = r.time("read-timeout")
 	cfg.CacheDir, cfg.CacheSize = r.folder("cache-dir"), r.size("cache-size")
+	cfg.CacheMinFree = r.size("cache-min-free")
+	cfg.VerifyAlways = r.oneOf("verify-cache", "changed", "always") == "always"
 	cfg.Pins = r.patterns("pin")
 	return cfg
 }

@@ -32,9 +32,11 @@ type Config struct {
 	AllowOther  bool
 	ReadTimeout time.Duration
 
-	CacheDir  string
-	CacheSize int64
-	StateDir  string
+	CacheDir     string
+	CacheSize    int64
+	CacheMinFree int64 // of its disk; 0 is the default of package cache
+	VerifyAlways bool  // all that is read is hashed
+	StateDir     string
 
 	NoPassthrough bool // complete files are read through us too
 
@@ -118,7 +120,7 @@ func New(cfg Config) (_ *Daemon, err error) {
 	if err := os.MkdirAll(filepath.Join(cfg.StateDir, "torrents"), 0o700); err != nil {
 		return nil, fmt.Errorf("state folder %s: %w; choose another with --state-dir", cfg.StateDir, bare(err))
 	}
-	if d.cache, err = cache.Open(cache.Config{Dir: cfg.CacheDir, Limit: cfg.CacheSize, Logger: cfg.Logger}); err != nil {
+	if d.cache, err = cache.Open(cache.Config{Dir: cfg.CacheDir, Limit: cfg.CacheSize, MinFree: cfg.CacheMinFree, VerifyAlways: cfg.VerifyAlways, Logger: cfg.Logger}); err != nil {
 		return nil, err
 	}
 	if d.network, err = openNetwork(cfg); err != nil {

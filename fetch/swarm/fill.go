@@ -221,7 +221,7 @@ func (t *Torrent) arrived(c *conn, batch []arrival) {
 			}
 			continue
 		case failed:
-			t.log.Warn("cannot store a block", "piece", a.piece, "err", a.err)
+			t.log.Debug("cannot store a block", "piece", a.piece, "err", a.err) // the cache has said why
 			t.fail(a.piece, a.err)
 			continue
 		}
