@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -181,34 +182,36 @@ type transmission struct {
 // startTransmission runs it with dir as the folder of the data.
 func startTransmission(t testing.TB, source, dir string) *transmission {
 	t.Helper()
-	return startTransmissionWith(t, source, dir, 1)
+	return startTransmissionWith(t, source, dir, nil)
 }
 
-// startTransmissionWith tells how it encrypts: 0 if it must, 1 if it may, 2 always.
-func startTransmissionWith(t testing.TB, source, dir string, encryption int) *transmission {
+// startTransmissionWith has more settings; encryption is 0 if it must, 1 if it may, 2 always.
+func startTransmissionWith(t testing.TB, source, dir string, set map[string]any) *transmission {
 	t.Helper()
-	return startTransmissionOver(t, source, dir, encryption, false)
+	return startTransmissionIn(t, t.TempDir(), source, dir, set)
 }
 
-// startTransmissionOver tells, too, whether it speaks uTP beside TCP.
-func startTransmissionOver(t testing.TB, source, dir string, encryption int, utp bool) *transmission {
+// startTransmissionIn runs it with a folder of its own files, which may have some.
+func startTransmissionIn(t testing.TB, conf, source, dir string, set map[string]any) *transmission {
 	t.Helper()
 	need(t, "transmission-daemon")
 	need(t, "transmission-remote")
-	conf, rpc, port := t.TempDir(), fetchtest.FreePort(t), fetchtest.FreePort(t)
-	settings, err := json.Marshal(map[string]any{
+	rpc, port := fetchtest.FreePort(t), fetchtest.FreePort(t)
+	all := map[string]any{
 		"rpc-port": rpc, "rpc-bind-address": "127.0.0.1", "rpc-whitelist-enabled": false, "rpc-authentication-required": false,
 		"peer-port": port, "bind-address-ipv4": "127.0.0.1", "bind-address-ipv6": "::1", "port-forwarding-enabled": false,
-		"dht-enabled": false, "lpd-enabled": false, "utp-enabled": utp, "encryption": encryption, "download-dir": dir,
+		"dht-enabled": false, "lpd-enabled": false, "utp-enabled": false, "encryption": 1, "download-dir": dir,
 		"ratio-limit-enabled": false, "idle-seeding-limit-enabled": false, "speed-limit-up-enabled": false,
-	})
+	}
+	maps.Copy(all, set)
+	settings, err := json.Marshal(all)
 	if err == nil {
 		err = os.WriteFile(filepath.Join(conf, "settings.json"), settings, 0o644)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := &transmission{proc: start(t, "transmission-daemon", "-f", "-g", conf), rpc: fmt.Sprint("127.0.0.1:", rpc), addr: fmt.Sprint("127.0.0.1:", port)}
+	tr := &transmission{proc: start(t, "transmission-daemon", "-f", "-g", conf), rpc: fmt.Sprint("127.0.0.1:", rpc), addr: fmt.Sprint(all["bind-address-ipv4"], ":", port)}
 	tr.await("Using settings from") // a torrent that is added earlier is loaded twice
 	output(t, patience, "transmission-remote", tr.rpc, "-a", source, "-w", dir)
 	listens(t, tr.addr)

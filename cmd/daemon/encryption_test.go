@@ -69,7 +69,7 @@ func TestEncryptionOut(t *testing.T) {
 
 func transmissionAt(encryption int) func(t *testing.T, p *payload) string {
 	return func(t *testing.T, p *payload) string {
-		tr := startTransmissionWith(t, p.torrent, p.parent(), encryption)
+		tr := startTransmissionWith(t, p.torrent, p.parent(), map[string]any{"encryption": encryption})
 		tr.complete()
 		return tr.addr
 	}

@@ -31,7 +31,7 @@ func namespaced(t *testing.T) bool {
 	// Pdeathsig is about the thread that started the process: Go may end that before.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=4m")
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=4m", "-test.parallel=8")
 	cmd.Env = append(os.Environ(), namespaceVar+"="+t.Name(), programVar+"="+btmount)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()

@@ -61,7 +61,7 @@ func readsOverUTP(t *testing.T, m *mounted, p *payload, encrypted bool) {
 func TestUTPWithTransmission(t *testing.T) {
 	t.Parallel()
 	p := single(t, "film", 2<<20, metainfo.MakeConfig{})
-	tr := startTransmissionOver(t, p.torrent, p.parent(), 1, true)
+	tr := startTransmissionWith(t, p.torrent, p.parent(), map[string]any{"utp-enabled": true})
 	tr.complete()
 	readsOverUTP(t, mount(t, p.torrent, "--no-dht", "--peer", udpOnly(t, tr.addr)), p, false)
 }
