@@ -8,6 +8,8 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -260,6 +262,22 @@ func startAria2(t testing.TB, source, dir string, args ...string) (addr string, 
 	p = start(t, "aria2c", append(all, source)...)
 	addr = fmt.Sprint("127.0.0.1:", port)
 	return addr, p
+}
+
+// naming runs a tracker that names one peer: its client calls, and is called by nobody.
+func naming(t testing.TB, peer string) string {
+	t.Helper()
+	b, err := netip.MustParseAddrPort(peer).MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := len(b) - 2
+	b[end], b[end+1] = b[end+1], b[end] // Go has the port the other way round
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "d8:intervali1800e5:peers%d:%se", len(b), b)
+	}))
+	t.Cleanup(s.Close)
+	return s.URL + "/announce"
 }
 
 // opentracker runs Debian's tracker for some torrents and returns its host:port.
