@@ -135,6 +135,9 @@ type proc struct {
 }
 
 func command(t testing.TB, name string, args ...string) *proc {
+	if b, ok := t.(boxed); ok {
+		name, args = "nsenter", append([]string{"-t", b.box, "-n", name}, args...)
+	}
 	p := &proc{t: t, cmd: exec.Command(name, args...), out: &transcript{changed: make(chan struct{})}, done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	p.cmd.WaitDelay = 5 * time.Second

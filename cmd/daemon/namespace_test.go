@@ -53,6 +53,34 @@ func namespaced(t *testing.T) bool {
 	return false
 }
 
+// bridge makes a network that boxes can be put on, with an address of ours.
+func bridge(t *testing.T, name, addr string) {
+	t.Helper()
+	ip(t, "link add "+name+" type bridge mcast_snooping 0")
+	ip(t, "addr add "+addr+" dev "+name)
+	ip(t, "link set "+name+" up")
+}
+
+// boxed is a test whose programs run in a box.
+type boxed struct {
+	testing.TB
+	box string // the process whose namespace it is
+}
+
+// box makes a machine of its own, on a bridge of that network, and runs a script there.
+func box(t *testing.T, bridge, addr, script string) boxed {
+	t.Helper()
+	p := start(t, "unshare", "-n", "sh", "-c", "echo ready; exec sleep 1000")
+	p.await("ready")
+	b := boxed{t, strconv.Itoa(p.cmd.Process.Pid)}
+	end := "b" + b.box
+	ip(t, "link add "+end+" type veth peer name eth netns "+b.box)
+	ip(t, "link set "+end+" master "+bridge+" up")
+	host, _, _ := strings.Cut(addr, "/")
+	output(b, patience, "sh", "-ec", "ip link set lo up; ip addr add "+addr+" dev eth; ip link set eth up; ip route add default via "+host+"\n"+script)
+	return b
+}
+
 func ip(t testing.TB, args string) {
 	t.Helper()
 	if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {

@@ -46,7 +46,7 @@ func TestBind(t *testing.T) {
 	if !namespaced(t) {
 		return
 	}
-	other := start(t, "unshare", "-n", "sh", "-c", "echo ready; sleep 1000") // a namespace for the other end
+	other := start(t, "unshare", "-n", "sh", "-c", "echo ready; exec sleep 1000") // a namespace for the other end
 	other.await("ready")
 	pid := strconv.Itoa(other.cmd.Process.Pid)
 	veth(t, "vpn", "10.8.0.2/24")

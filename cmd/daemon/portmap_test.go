@@ -108,7 +108,7 @@ func TestPortMappingByMiniupnpd(t *testing.T) {
 		output(t, patience, "nsenter", "-t", strconv.Itoa(p.cmd.Process.Pid), "-n", "sh", "-ec", script)
 	}
 	box := func() *proc {
-		p := start(t, "unshare", "-n", "sh", "-c", "echo ready; sleep 1000")
+		p := start(t, "unshare", "-n", "sh", "-c", "echo ready; exec sleep 1000")
 		p.await("ready")
 		return p
 	}

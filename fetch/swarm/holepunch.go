@@ -185,6 +185,7 @@ func (x *punch) call(relay *conn, to netip.AddrPort) {
 	if x.t.client.cfg.Network.Allow(network.Ask{Use: network.Peer, From: network.Told, Via: via, To: to}) != nil {
 		return
 	}
+	x.t.log.Debug("told to call", "peer", to, "relay", relay.name())
 	x.t.learn([]netip.AddrPort{to}, "pex", via)
 	k := p.known_[to]
 	if k == nil || k.busy || p.dialing >= maxDialing || len(x.t.conns)+p.dialing >= x.t.client.cfg.MaxPeers || !p.room(false) {

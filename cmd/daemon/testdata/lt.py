@@ -26,6 +26,7 @@ arg.add_argument("--address", default="127.0.0.1")
 arg.add_argument("--port", type=int, default=0)
 arg.add_argument("--peer", action="append", default=[])
 arg.add_argument("--set", default="{}", help="more settings, in JSON")
+arg.add_argument("--no-pex", action="store_true", help="exchange no peers, and no metadata")
 arg.add_argument("--choke", action="store_true", help="serve nobody, beyond what BEP 6 allows")
 arg.add_argument("--only", type=int, help="download this file alone")
 arg.add_argument("--show-peers", action="store_true", help="tell of every peer: client, start of its id, pieces, whether it wants nothing, whether it chokes")
@@ -68,7 +69,7 @@ if a.utp:
 if a.choke:
     settings.update({"unchoke_slots_limit": 0, "unchoke_interval": 10000, "optimistic_unchoke_interval": 10000})
 settings.update(json.loads(a.set))
-session = lt.session(settings)
+session = lt.session(settings, 0 if a.no_pex else 1)
 if a.choke:
     session.set_peer_class_filter(lt.ip_filter())  # peers of the LAN need no slot otherwise
 if a.torrent:
