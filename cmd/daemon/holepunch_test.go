@@ -38,7 +38,7 @@ func TestHolepunchWithLibtorrent(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			in := func(b boxed) boxed { return boxed{t, b.box} }
-			p := single(t, "film", 1<<20, metainfo.MakeConfig{})
+			p := single(t, c.name, 1<<20, metainfo.MakeConfig{})
 			var relay, seeder string
 			var told []*proc
 			// The relay wants what the seeder has, or they would part, and is too slow to give
@@ -69,13 +69,13 @@ func TestHolepunchWithLibtorrent(t *testing.T) {
 				dir := t.TempDir()
 				l := startLibtorrent(in(readers), "--torrent", p.torrent, "--save", dir, "--utp", "--address", "203.0.113.4", "--peer", relay, "--set", `{"utp_connect_timeout": 500, "utp_syn_resends": 1}`)
 				l.await(`"state": "seeding"`)
-				if !bytes.Equal(mustRead(t, filepath.Join(dir, "film")), mustRead(t, p.dir)) {
+				if !bytes.Equal(mustRead(t, filepath.Join(dir, p.name())), mustRead(t, p.dir)) {
 					t.Error("it has something else")
 				}
 			} else {
 				m := mount(in(readers), append(ours, "203.0.113.4:0", p.torrent, "--peer", relay)...)
 				told = append(told, m.proc)
-				same(t, "sequential", m.path("film"), p.dir)
+				same(t, "sequential", m.path(p.name()), p.dir)
 				if s := m.torrent(t).Swarm; !slices.ContainsFunc(s, func(s swarm.Peer) bool { return s.Addr == seeder && s.Transport == "utp" && s.Down > 1<<19 }) {
 					t.Errorf("%+v", s)
 				}
