@@ -21,7 +21,10 @@ import (
 	"github.com/btmount/btmount/cache/extent"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	inAnotherProcess()
+	goleak.VerifyTestMain(m)
+}
 
 // world is a store, an object and the bytes that it should hold.
 type world struct {
@@ -37,7 +40,15 @@ type world struct {
 // newWorld makes an object of files whose edges fall inside units and blocks, with a
 // pad between two of them.
 func newWorld(t testing.TB, limit, unit int64, files ...int64) *world {
-	w := &world{t: t, dir: t.TempDir(), limit: limit, lay: Layout{Key: "ih-test", Unit: unit}}
+	w := makeWorld(t.TempDir(), limit, unit, files...)
+	w.t = t
+	w.open()
+	return w
+}
+
+// makeWorld is newWorld, not opened yet.
+func makeWorld(dir string, limit, unit int64, files ...int64) *world {
+	w := &world{dir: dir, limit: limit, lay: Layout{Key: "ih-test", Unit: unit}}
 	for i, n := range files {
 		w.lay.Files = append(w.lay.Files, extent.Extent{Off: w.lay.Size, Len: n})
 		w.lay.Size += n
@@ -54,7 +65,6 @@ func newWorld(t testing.TB, limit, unit int64, files ...int64) *world {
 		e := extent.Unit(int64(u), unit, w.lay.Size)
 		return sha1.Sum(p) == sha1.Sum(w.truth[e.Off:e.End()])
 	}
-	w.open()
 	return w
 }
 
