@@ -56,6 +56,10 @@ func TestBacking(t *testing.T) {
 	w.obj.drop(4, 5)
 	w.fill(5)
 	w.obj.drop(5, 6)
+	if err := w.obj.Begin(4); err != nil {
+		t.Fatal(err)
+	}
+	w.obj.Abandon(4)
 	if !w.bodyIs(fd, span) {
 		t.Error("a hole in what somebody reads")
 	}

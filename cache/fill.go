@@ -63,7 +63,8 @@ func (o *Object) Abandon(u int) {
 // bytes stay, because somebody reads them without asking.
 type edges struct{ low, high, kept bool }
 
-// leaveLocked marks units [first, last) as leaving, and absent neighbours with them until free.
+// leaveLocked marks units [first, last), all kept or none, as leaving, and absent neighbours
+// with them until free.
 func (o *Object) leaveLocked(first, last int) (e edges) {
 	guard := func(n int) bool {
 		if n < 0 || n >= o.units || o.present.has(n) || o.suspect.has(n) || o.filling.has(n) || o.leaving.has(n) || o.keptLocked(n) {
@@ -75,7 +76,7 @@ func (o *Object) leaveLocked(first, last int) (e edges) {
 	for u := first; u < last; u++ {
 		o.leaving.set(u)
 	}
-	return edges{low: guard(first - 1), high: guard(last)}
+	return edges{low: guard(first - 1), high: guard(last), kept: o.keptLocked(first)}
 }
 
 // free punches units that are leaving and uncharges them.
@@ -418,7 +419,6 @@ func (o *Object) dropSome(first, last int) (freed int64, end int) {
 		return 0, last
 	}
 	edge := o.leaveLocked(first, end)
-	edge.kept = kept
 	o.gen.Add(1)
 	o.mu.Unlock()
 	gone := make([]record, 0, end-first)
