@@ -139,8 +139,11 @@ func (o *Object) toMemory(u int) bool {
 	}
 	o.mu.Lock()
 	o.spoiled.set(u)
+	kept := o.keptLocked(u)
 	o.mu.Unlock()
-	o.punch(e, edges{})
+	if !kept {
+		o.punch(e, edges{})
+	}
 	o.store.unreserve(o.cost(u))
 	return true
 }

@@ -300,7 +300,8 @@ func (t *Torrent) landed(u int) {
 
 // hedge asks late blocks of a second peer.
 func (t *Torrent) hedge(s *picker.Swarm) {
-	spare := t.fetched.Load()/wasteShare - t.duplicates
+	// What was asked elsewhere because its peer seemed silent, and came twice, is waste too.
+	spare := t.fetched.Load()/wasteShare - max(t.duplicates, t.wasted.Load())
 	budget := spare + wasteStart
 	if budget < wire.BlockSize {
 		return
@@ -311,6 +312,15 @@ func (t *Torrent) hedge(s *picker.Swarm) {
 			c.request([]picker.Request{d.Request})
 		}
 	}
+}
+
+// lenience is how much more patience silent peers get: on lines that all stall now and then
+// what is asked elsewhere comes twice, and everybody later.
+func (t *Torrent) lenience() float64 {
+	if t.wasted.Load() > t.fetched.Load()/wasteShare+wasteStart {
+		return 2
+	}
+	return 1
 }
 
 // other reports whether anybody else serves us. A peer that is the only one keeps
@@ -394,7 +404,7 @@ func (t *Torrent) watch() (freed bool) {
 			} else {
 				t.probe(c)
 			}
-		case !c.view.Pipe.Silent(t.clock) || !t.reading() && c.view.Pipe.Quiet(t.clock) < patience:
+		case !c.view.Pipe.Silent(t.clock, t.lenience()) || !t.reading() && c.view.Pipe.Quiet(t.clock) < patience:
 		case t.other(c):
 			c.view.Mute = true
 			c.quiet = t.clock.Add(-c.view.Pipe.Quiet(t.clock))
