@@ -374,14 +374,15 @@ func (o *Object) Check(u int) (present bool) {
 
 	if good {
 		o.Commit(u, tag)
-	} else {
-		o.store.log.Info("cached unit does not match its hash, dropped", "object", o.Key, "unit", u)
-		o.drop(u, u+1)
 	}
 	o.mu.Lock()
 	delete(o.checking, u)
 	o.mu.Unlock()
 	o.settled.Broadcast()
+	if !good {
+		o.store.log.Info("cached unit does not match its hash, dropped", "object", o.Key, "unit", u)
+		o.drop(u, u+1)
+	}
 	return good
 }
 
@@ -398,7 +399,10 @@ func (o *Object) drop(first, last int) (freed int64) {
 // returns where it ended.
 func (o *Object) dropSome(first, last int) (freed int64, end int) {
 	o.mu.Lock()
-	there := func(u int) bool { return o.present.has(u) || o.suspect.has(u) }
+	there := func(u int) bool {
+		_, busy := o.checking[u] // it is read just now, and will be present or dropped after that
+		return (o.present.has(u) || o.suspect.has(u)) && !busy
+	}
 	for first < last && !there(first) {
 		first++
 	}
