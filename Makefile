@@ -40,7 +40,7 @@ bench: setup ## run the benchmarks, and compare with libtorrent in the same run
 
 fuzz: ## run every fuzz target for 30 s each
 	@set -e; for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
-		echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; done; done
+		echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 3s $$p; done; done
 
 clean: ## remove what was built
 	rm -rf bin
