@@ -13,11 +13,12 @@ import (
 type extension interface {
 	// name is the key in the handshake's m dictionary.
 	name() string
-	// attach is called when a peer has said that it speaks the extension.
+	// attach is called when a peer has said that it speaks the extension; once more if it
+	// had taken its word back in between.
 	attach(c *conn)
 	// message is called with a payload from the peer; an error ends the connection.
 	message(c *conn, payload []byte) error
-	// detach is called when a peer has left.
+	// detach is called when a peer has left, whether it spoke the extension or not.
 	detach(c *conn)
 	// tick is called about once a second.
 	tick()

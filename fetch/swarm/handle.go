@@ -86,9 +86,7 @@ func (t *Torrent) part(c *conn) {
 		t.fresh = true
 	}
 	for _, e := range t.extensions {
-		if c.theirs[e.name()] != 0 {
-			e.detach(c)
-		}
+		e.detach(c) // whether it speaks it now or not: it may have taken its word back
 	}
 	t.pool.left(c)
 	t.countSources()
@@ -125,11 +123,11 @@ func (t *Torrent) handle(c *conn, m *wire.Message) error {
 		return t.gotField(c, m.Payload)
 	case pp.HaveAll:
 		t.tally(c, false)
-		c.haveAll, c.field = true, nil
+		c.haveAll, c.field, c.haveCount = true, nil, 0
 		t.gotMore(c)
 	case pp.HaveNone:
 		t.tally(c, false)
-		c.haveAll, c.field = false, nil
+		c.haveAll, c.field, c.haveCount = false, nil, 0
 		t.giveFast(c)
 	case pp.AllowedFast:
 		if len(c.allow) < 64 {

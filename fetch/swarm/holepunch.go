@@ -101,6 +101,9 @@ const punchName = "ut_holepunch"
 func (x *punch) name() string { return punchName }
 
 func (x *punch) attach(c *conn) {
+	if x.doors[c] != nil {
+		return // else it could have as many messages as it likes
+	}
 	x.doors[c] = &door{left: punchBurst, since: x.t.now(), asked: map[netip.AddrPort]time.Time{}}
 }
 

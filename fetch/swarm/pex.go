@@ -47,6 +47,9 @@ func newPex(t *Torrent) *pex {
 func (x *pex) name() string { return "ut_pex" }
 
 func (x *pex) attach(c *conn) {
+	if x.sent[c] != nil {
+		return // else it would be sent all again, as often as it likes
+	}
 	x.sent[c] = map[netip.AddrPort]bool{}
 	x.next[c] = x.t.now() // the first one at once: a newcomer needs it most
 }
@@ -60,7 +63,7 @@ func (x *pex) detach(c *conn) {
 func (x *pex) tick() {
 	now := x.t.now()
 	for c, at := range x.next {
-		if !now.Before(at) && x.tell(c) {
+		if !now.Before(at) && c.theirs[x.name()] != 0 && x.tell(c) {
 			x.next[c] = now.Add(pexEvery)
 		}
 	}
