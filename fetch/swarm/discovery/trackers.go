@@ -435,13 +435,10 @@ func (t *Trackers) stop(ctx context.Context) {
 }
 
 // clampIntervals makes seconds from a tracker usable.
-func clampIntervals(interval, min int64) (time.Duration, time.Duration) {
-	clamp := func(n int64, low, high time.Duration) time.Duration {
-		if n > int64(high/time.Second) {
-			return high
-		}
-		return max(time.Duration(n)*time.Second, low)
+func clampIntervals(interval, atLeast int64) (time.Duration, time.Duration) {
+	clamp := func(n int64, low, high time.Duration) time.Duration { // before they are nanoseconds, which overflow
+		return time.Duration(min(max(n, int64(low/time.Second)), int64(high/time.Second))) * time.Second
 	}
 	every := clamp(interval, minInterval, maxInterval)
-	return every, clamp(min, hurryFloor, every)
+	return every, clamp(atLeast, hurryFloor, every)
 }

@@ -280,6 +280,7 @@ func TestClampIntervals(t *testing.T) {
 		{-1, -1, 30 * time.Second, 20 * time.Second},
 		{maxInt64, maxInt64, 2 * time.Hour, 2 * time.Hour},
 		{-maxInt64 - 1, maxInt64, 30 * time.Second, 30 * time.Second},
+		{-9223372037, -9223372037, 30 * time.Second, 20 * time.Second}, // of nanoseconds that is more than 2 h
 	} {
 		if got, floor := clampIntervals(c.interval, c.min); got != c.want || floor != c.floor {
 			t.Errorf("%d, %d: %v, %v", c.interval, c.min, got, floor)
