@@ -183,7 +183,10 @@ func (n *Network) associate(c net.Conn) (at netip.AddrPort, err error) {
 	if ip = ip.Unmap(); ip.IsUnspecified() { // the usual way to say: where I am
 		ip = AddrPort(c.RemoteAddr()).Addr()
 	}
-	return netip.AddrPortFrom(ip, binary.BigEndian.Uint16(where[size:])), nil
+	if at = netip.AddrPortFrom(ip, binary.BigEndian.Uint16(where[size:])); at.Port() == 0 {
+		return netip.AddrPort{}, errors.New("its relay has no port")
+	}
+	return at, nil
 }
 
 func refusal(code byte) string {
