@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 )
@@ -24,8 +25,8 @@ func startSession(dir string) (session, error) {
 		s.Clean = true
 	case err != nil:
 		return s, err
-	case json.Unmarshal(b, &s) != nil:
-		// A record that cannot be read vouches for nothing. Sessions count up from
+	case json.Unmarshal(b, &s) != nil || s.Number <= s.Distrust || s.Number == math.MaxUint32:
+		// A record that cannot be read, or is none of ours, vouches for nothing. Sessions count up from
 		// the largest number any journal can hold, so everything is hashed again.
 		s = session{Number: 1 << 30, Distrust: 1 << 30}
 	}
