@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha1"
 	"encoding/binary"
+	"encoding/json"
 	"math/bits"
 	"net"
 	"net/netip"
@@ -233,7 +234,7 @@ func (q *quiet) checkKnown(t testing.TB) {
 		t.Fatalf("%d are known", len(q.pool.known_))
 	}
 	for a, k := range q.pool.known_ {
-		if a != k.addr || a.Addr().Is4In6() || a.Addr().Zone() != "" {
+		if a != k.addr || a.Addr().Is4In6() || a.Addr().Zone() != "" && k.source != "lsd" {
 			t.Fatalf("%v is known as %v", k.addr, a)
 		}
 		if err := network.MayDial(network.Ask{Use: network.Peer, From: network.Told, Via: k.via, To: a}); err != nil {
@@ -422,6 +423,46 @@ func FuzzPEX(f *testing.F) {
 			q.checkKnown(t)
 			if !more {
 				return
+			}
+		}
+	})
+}
+
+// FuzzKept: what is kept of the peers of another session. Nobody is known who may not be
+// dialled, and what would be kept of them again is the same.
+func FuzzKept(f *testing.F) {
+	for _, s := range []string{
+		`[{"addr":"203.0.113.1:1","source":"tracker","via":"203.0.113.9","served":true,"rate":1e6},{"addr":"[2001:db8::1]:2","source":"dht"}]`,
+		`[{"addr":"127.0.0.1:22","source":"pex","via":"203.0.113.9"},{"addr":"127.0.0.1:22","source":"pex","via":"127.0.0.1"},{"addr":"10.0.0.1:22","source":"given","served":true}]`,
+		`[{"addr":"[::ffff:127.0.0.1]:22","source":"lsd"},{"addr":"[fe80::1%lo]:1","source":"lsd","via":"fe80::2%lo"},{"addr":"0.0.0.0:1"},{"addr":"1.2.3.4:0"}]`,
+		`[{"addr":"203.0.113.1:1","source":"lsd","served":true,"rate":-1e308}]`, `[{}]`, `{}`, `null`, `[`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var known []Known
+		if json.Unmarshal(b, &known) != nil {
+			return
+		}
+		q := newQuiet(t, TorrentConfig{Hash: metainfo.InfoHash{1}}, nil, nil)
+		defer q.end(t)
+		q.remember(known)
+		if len(q.pool.known_) > MaxKnown {
+			t.Fatalf("%d are known", len(q.pool.known_))
+		}
+		q.checkKnown(t)
+		q.pool.check(t)
+		kept, err := json.Marshal(q.Known())
+		if err != nil || len(kept) > 64<<10 {
+			t.Fatalf("%d bytes would be kept: %v", len(kept), err)
+		}
+		var again []Known
+		if err := json.Unmarshal(kept, &again); err != nil || !slices.Equal(again, q.Known()) {
+			t.Fatalf("%v; kept is %s", err, kept)
+		}
+		for _, k := range again {
+			if k.Source == "given" || k.Rate < 0 || k.Rate > mostLearned {
+				t.Fatalf("%+v is believed", k)
 			}
 		}
 	})
