@@ -275,6 +275,67 @@ func FuzzHandshake(f *testing.F) {
 	})
 }
 
+// caller is the connection of a peer that calls and says what the test has prepared.
+type caller struct {
+	net.Conn
+	says *bytes.Reader
+}
+
+func (c *caller) Read(b []byte) (int, error)  { return c.says.Read(b) }
+func (c *caller) Write(b []byte) (int, error) { return len(b), nil }
+func (c *caller) SetDeadline(time.Time) error { return nil }
+func (c *caller) Close() error                { return nil }
+func (c *caller) RemoteAddr() net.Addr        { return net.TCPAddrFromAddrPort(stranger) }
+
+// FuzzIncoming: the first bytes of who calls, plain or obfuscated. Who is taken in named a
+// torrent that is here, and spoke as it has to.
+func FuzzIncoming(f *testing.F) {
+	client := func(e Encryption) (*Client, *Torrent) {
+		c, err := NewClient(Config{PeerPrefix: "-BM0000-", Encryption: e})
+		if err != nil {
+			f.Fatal(err)
+		}
+		t, err := c.Add(TorrentConfig{Hash: metainfo.InfoHash{1, 2, 3}, HashV2: [32]byte{4, 5, 6}})
+		if err != nil {
+			f.Fatal(err)
+		}
+		return c, t
+	}
+	kinds := []Encryption{EncryptionAllow, EncryptionPrefer, EncryptionRequire, EncryptionForbid}
+	other, t := client(EncryptionAllow) // who calls
+	for _, hash := range []metainfo.InfoHash{t.hash, *t.short.Load(), {9}} {
+		hello := other.ours(t, hash)
+		for k := range kinds {
+			f.Add(byte(k), hello)
+		}
+	}
+	f.Add(byte(0), bytes.Repeat([]byte{7}, 700))
+	f.Add(byte(2), make([]byte, 96))
+	f.Add(byte(3), []byte("GET /announce HTTP/1.1\r\n\r\n"))
+	clients := make([]*Client, len(kinds))
+	for i, e := range kinds {
+		clients[i], _ = client(e)
+	}
+	f.Fuzz(func(t *testing.T, kind byte, b []byte) {
+		e := kinds[int(kind)%len(kinds)]
+		c := clients[int(kind)%len(kinds)]
+		conn, tr, err := c.receive(t.Context(), &caller{says: bytes.NewReader(b)})
+		if err != nil {
+			if conn != nil || tr != nil {
+				t.Fatal("taken in in spite of ", err)
+			}
+			return
+		}
+		plain := bytes.HasPrefix(b, []byte(pp.Protocol))
+		if plain && e == EncryptionRequire || !plain && e == EncryptionForbid || conn.crypt == plain && e == EncryptionRequire {
+			t.Fatalf("taken in, though %v", e)
+		}
+		if tr != c.find(conn.hash.name) || conn.id == c.id || !conn.incoming || conn.addr != stranger {
+			t.Fatalf("%+v is taken in", conn)
+		}
+	})
+}
+
 // extendedSeeds are extended handshakes as clients send them, and as nobody should.
 func extendedSeeds() (seeds [][]byte) {
 	all := map[string]int{"ut_metadata": 1, "ut_pex": 2, "lt_donthave": 3, "upload_only": 4, "ut_holepunch": 5}
