@@ -15,13 +15,17 @@ import (
 
 // metadata is ut_metadata (BEP 9): the info dictionary of a magnet, from peers.
 //
-// Each peer is asked for all of it by itself, at most three at a time, so that who
-// sends wrong bytes is known. Memory grows with what arrives, not with the size
-// that a peer claims.
+// Each peer is asked for all of it by itself, three at a time at first, so that who
+// sends wrong bytes is known. While nothing comes of that others are asked as well, one
+// more each metadataWait: else three that send a piece now and then would keep it from us
+// for ever, and who is slow is not to lose what it has sent. Memory grows with what
+// arrives, not with the size that a peer claims, and if it is too much for one torrent
+// who has sent the most is left.
 type metadata struct {
 	t       *Torrent
 	fetches map[*conn]*metadataFetch
-	serving int // pieces sent in this second: requests are cheap to make and dear to answer
+	began   time.Time // since when somebody is asked
+	serving int       // pieces sent in this second: requests are cheap to make and dear to answer
 }
 
 type metadataFetch struct {
@@ -37,7 +41,8 @@ const (
 	metadataAhead = 8 // pieces asked for at a time
 	metadataPeers = 3
 	metadataWait  = 10 * time.Second
-	metadataServe = 512 // pieces served per second in all
+	metadataHeld  = 48 << 20 // bytes of all peers together
+	metadataServe = 512      // pieces served per second in all
 )
 
 type metadataMessage struct {
@@ -66,11 +71,17 @@ func (m *metadata) detach(c *conn) {
 }
 
 func (m *metadata) start(c *conn) {
-	if m.t.info != nil || len(m.fetches) >= metadataPeers || m.fetches[c] != nil || c.metadataBad {
+	if m.t.info != nil || m.fetches[c] != nil || c.metadataBad {
 		return
 	}
 	if c.metadataSize <= 0 || c.metadataSize > maxMetadata {
 		return // a peer that has none itself, or claims an absurd size
+	}
+	if len(m.fetches) == 0 {
+		m.began = m.t.now()
+	}
+	if len(m.fetches) >= metadataPeers+int(m.t.now().Sub(m.began)/metadataWait) {
+		return
 	}
 	f := &metadataFetch{size: int(c.metadataSize), last: m.t.now()}
 	m.fetches[c] = f
@@ -150,6 +161,7 @@ func (m *metadata) data(c *conn, piece int, part []byte) error {
 	f.got, f.last = append(f.got, part...), m.t.now()
 	if len(f.got) < f.size {
 		m.ask(c, f)
+		m.bound()
 		return nil
 	}
 	delete(m.fetches, c)
@@ -167,6 +179,20 @@ func (m *metadata) data(c *conn, piece int, part []byte) error {
 	clear(m.fetches)
 	m.t.gotInfo(info)
 	return nil
+}
+
+// bound gives up the peer that has sent the most when all together have sent too much.
+func (m *metadata) bound() {
+	held, most := 0, (*conn)(nil)
+	for c, f := range m.fetches {
+		if held += len(f.got); most == nil || len(f.got) > len(m.fetches[most].got) {
+			most = c
+		}
+	}
+	if held > metadataHeld {
+		most.metadataBad = true
+		delete(m.fetches, most)
+	}
 }
 
 var errWrongHash = errors.New("metadata does not match the info-hash")
