@@ -67,6 +67,7 @@ type conn struct {
 	cancelled  map[blockKey]time.Time // taken back and not yet answered; sizes are 0
 	allow      map[int]bool           // BEP 6 allowed fast pieces
 	theirs     map[string]byte        // their extension ids
+	greetings  int                    // extended handshakes that came, less one for each second
 	version    string
 	closed     bool
 

@@ -1,10 +1,13 @@
 package swarm
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 
 	"github.com/anacrolix/torrent/bencode"
 
+	"github.com/btmount/btmount/fetch/swarm/metainfo"
 	"github.com/btmount/btmount/fetch/swarm/wire"
 )
 
@@ -39,6 +42,15 @@ type extendedHandshake struct {
 	YourIP       string         `bencode:"yourip,omitempty"`
 }
 
+const (
+	// maxValues bounds the bencoded values of a message; handshakes have some 50.
+	maxValues = 256
+	// maxGreetings is how many handshakes may come again at a time, and one more each second.
+	maxGreetings = 32
+)
+
+var errGreets = errors.New("extended handshakes without end")
+
 // reqq is how many requests of a peer we queue.
 const reqq = 512
 
@@ -64,6 +76,12 @@ func (t *Torrent) sendExtended(c *conn) {
 func (t *Torrent) gotExtended(c *conn, payload []byte) error {
 	// The values that peers put here have every type: what does not fit is left out.
 	var raw map[string]any
+	if c.greetings++; c.greetings > maxGreetings {
+		return errGreets
+	}
+	if _, err := metainfo.Measure(payload, maxValues); err != nil {
+		return fmt.Errorf("extended handshake: %w", err)
+	}
 	if err := bencode.Unmarshal(payload, &raw); err != nil {
 		return err
 	}

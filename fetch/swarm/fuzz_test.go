@@ -9,6 +9,7 @@ import (
 	"math/bits"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -663,4 +664,36 @@ func TestWordTakenBack(t *testing.T) {
 		t.Error("it is sent all peers again")
 	}
 	ids(0)
+}
+
+// A message of many values is refused before it is decoded, which would take 300 times its
+// length of memory; and so are handshakes without end.
+func TestValuesAreCounted(t *testing.T) {
+	bomb := slices.Concat([]byte("d1:xl"), bytes.Repeat([]byte("0:"), wire.MaxExtended/2-4), []byte("ee"))
+	for id := range byte(6) {
+		if id == 2 || id == 3 || id == 5 {
+			continue // they have no bencode
+		}
+		q := newQuiet(t, TorrentConfig{Hash: metainfo.InfoHash{1}}, nil, nil)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		more := q.say(&wire.Message{Type: pp.Extended, Extended: id, Payload: bomb})
+		runtime.ReadMemStats(&after)
+		if used := after.TotalAlloc - before.TotalAlloc; more || used > 4<<20 {
+			t.Errorf("extension %d: taken %v, %d MiB allocated", id, more, used>>20)
+		}
+		q.end(t)
+	}
+	q := newQuiet(t, TorrentConfig{Hash: metainfo.InfoHash{1}}, nil, nil)
+	defer q.end(t)
+	hello := &wire.Message{Type: pp.Extended, Payload: extendedSeeds()[0]}
+	for i := range maxGreetings {
+		if !q.say(hello) {
+			t.Fatalf("only %d handshakes are taken", i)
+		}
+	}
+	q.measure(time.Second)
+	if !q.say(hello) || q.say(hello) {
+		t.Error("there is not one more for a second")
+	}
 }

@@ -374,6 +374,7 @@ func (t *Torrent) measure(d time.Duration) {
 		c.taken += (float64(up-c.lastUp)/d.Seconds() - c.taken) / 4
 		c.lastDown, c.lastUp = down, up
 		c.nudges /= 2
+		c.greetings = max(0, c.greetings-1)
 		if c.serves() {
 			c.unheard = time.Time{}
 		} else if c.unheard.IsZero() {

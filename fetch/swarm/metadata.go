@@ -120,16 +120,18 @@ func (m *metadata) tick() {
 
 func (m *metadata) message(c *conn, payload []byte) error {
 	var msg metadataMessage
-	d := bencode.NewDecoder(bytes.NewReader(payload))
-	if err := d.Decode(&msg); err != nil {
+	n, err := metainfo.Measure(payload, maxValues)
+	if err == nil {
+		err = bencode.Unmarshal(payload[:n], &msg)
+	}
+	if err != nil {
 		return fmt.Errorf("ut_metadata: %w", err)
 	}
 	switch msg.Type {
 	case metadataRequest:
 		m.serve(c, msg.Piece)
 	case metadataData:
-		rest := payload[min(int64(len(payload)), d.Offset):]
-		return m.data(c, msg.Piece, rest)
+		return m.data(c, msg.Piece, payload[n:])
 	case metadataReject:
 		c.metadataBad = true
 		delete(m.fetches, c)

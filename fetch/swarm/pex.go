@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/anacrolix/torrent/bencode"
+
+	"github.com/btmount/btmount/fetch/swarm/metainfo"
 )
 
 // pex is ut_pex (BEP 11): peers tell each other of peers. It is not made for a
@@ -134,7 +136,11 @@ func (x *pex) message(c *conn, payload []byte) error {
 	}
 	x.when[c] = now
 	var msg pexMessage
-	if err := bencode.Unmarshal(payload, &msg); err != nil {
+	_, err := metainfo.Measure(payload, maxValues)
+	if err == nil {
+		err = bencode.Unmarshal(payload, &msg)
+	}
+	if err != nil {
 		return fmt.Errorf("ut_pex: %w", err)
 	}
 	four, six := expand(nil, msg.Added, 4), expand(nil, msg.Added6, 16)

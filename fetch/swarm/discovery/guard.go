@@ -11,6 +11,7 @@ import (
 	"github.com/anacrolix/dht/v2/krpc"
 	"github.com/anacrolix/torrent/bencode"
 
+	"github.com/btmount/btmount/fetch/swarm/metainfo"
 	"github.com/btmount/btmount/fetch/swarm/network"
 )
 
@@ -46,6 +47,9 @@ type guard struct {
 func newGuard(pc net.PacketConn, n *network.Network, a *answers, log *slog.Logger) *guard {
 	return &guard{PacketConn: pc, network: n, answers: a, log: log, knocks: random(8), closed: make(chan struct{}), known: map[netip.AddrPort]bool{}}
 }
+
+// maxNodeValues is how many values a packet of the DHT may have: peers come as one each.
+const maxNodeValues = 1000
 
 const maxKnownNear = 1000 // near addresses; the world's need not be known
 
@@ -175,6 +179,9 @@ func acceptable(b []byte) (m krpc.Msg, ok bool) {
 			ok = false
 		}
 	}()
+	if _, err := metainfo.Measure(b, maxNodeValues); err != nil {
+		return m, false
+	}
 	if err := bencode.Unmarshal(b, &m); err != nil {
 		if _, trailing := errors.AsType[bencode.ErrUnusedTrailingBytes](err); !trailing {
 			return m, false

@@ -80,7 +80,9 @@ func TestHostileHTTP(t *testing.T) {
 		{"equal peers", body("d5:peers600:" + strings.Repeat(peer1, 100) + "e"), "", 1, defaultInterval},
 		{"100000 peers", body("d5:peers600000:" + manyPeers(100_000) + "e"), "", 200, defaultInterval},
 		{"list of peers", body("d5:peersld2:ip7:1.2.3.44:porti80eed2:ip3:::14:porti80eed2:ip4:name4:porti80eed2:ip7:1.2.3.44:porti-1eei5ed2:ipi1e4:port1:xeee"), "", 2, defaultInterval},
-		{"list of 400000", body("d5:peersl" + strings.Repeat("de", 400_000) + "ee"), "", 0, defaultInterval},
+		{"list of 200000", body("d5:peersl" + strings.Repeat("de", 200_000) + "ee"), "", 0, defaultInterval},
+		{"list of a million", body("d5:peersl" + strings.Repeat("0:", 1<<20-10) + "ee"), "too many values", 0, 0},
+		{"unknown list of a million", body("d1:xl" + strings.Repeat("0:", 1<<20-10) + "ee"), "too many values", 0, 0},
 		{"peers is a number", body("d5:peersi5ee"), "", 0, defaultInterval},
 		{"gzip bomb", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")

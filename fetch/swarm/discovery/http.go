@@ -15,10 +15,14 @@ import (
 
 	"github.com/anacrolix/torrent/bencode"
 
+	"github.com/btmount/btmount/fetch/swarm/metainfo"
 	"github.com/btmount/btmount/fetch/swarm/network"
 )
 
-const maxBody = 2 << 20
+const (
+	maxBody   = 2 << 20
+	maxValues = 1 << 18 // in it: a scrape of all that a tracker has is told by some
+)
 
 // announceHTTP announces over IPv4 and over IPv6 at the same time, since a tracker
 // knows us, and mostly hands us out, by the address that we come from (BEP 7). A
@@ -162,10 +166,12 @@ func decode(b []byte, into any) error {
 	if b[0] != 'd' {
 		return fmt.Errorf("reply is not bencoded: %.32q", b)
 	}
-	if err := bencode.Unmarshal(b, into); err != nil {
-		if _, ok := errors.AsType[bencode.ErrUnusedTrailingBytes](err); !ok {
-			return fmt.Errorf("reply is not bencoded: %.32q", b)
-		}
+	n, err := metainfo.Measure(b, maxValues)
+	if err != nil {
+		return fmt.Errorf("reply is %w: %.32q", err, b)
+	}
+	if bencode.Unmarshal(b[:n], into) != nil {
+		return fmt.Errorf("reply is not bencoded: %.32q", b)
 	}
 	return nil
 }
