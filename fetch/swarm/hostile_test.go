@@ -1,6 +1,8 @@
 package swarm
 
 import (
+	"bytes"
+	"context"
 	"encoding/binary"
 	"io"
 	"math/rand/v2"
@@ -8,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -179,4 +182,105 @@ func TestMutatedMessages(t *testing.T) {
 		l.stop()
 		s.stop()
 	}
+}
+
+// floods are what a crowd of strangers does to a peer, each until its connection ends: it
+// is called again then.
+var floods = []struct {
+	name  string
+	many  int
+	flood func(c net.Conn, hash metainfo.InfoHash)
+}{
+	{"alone", 0, nil},
+	{"500 slow handshakes", 500, func(c net.Conn, _ metainfo.InfoHash) {
+		tick := time.NewTicker(500 * time.Millisecond)
+		defer tick.Stop()
+		for i := range pp.Protocol {
+			if _, err := c.Write([]byte(pp.Protocol[i : i+1])); err != nil {
+				return
+			}
+			<-tick.C
+		}
+	}},
+	{"60 that say nothing more", 60, without(nil, true)},
+	{"8 that ask without end", 8, without(wire.AppendRange(wire.AppendFlag(nil, pp.Interested), pp.Request, 0, 0, wire.BlockSize), false)},
+	{"8 that unchoke without end", 8, without(wire.AppendFlag(nil, pp.Unchoke), false)},
+	{"8 that send bitfields without end", 8, without(wire.AppendField(nil, make([]byte, 4)), false)},
+	{"8 that send handshakes of 1 MiB", 8, without(wire.AppendExtended(nil, 0, bytes.Join([][]byte{[]byte("d1:xl"), bytes.Repeat([]byte("0:"), wire.MaxExtended/2-4), []byte("ee")}, nil)), false)},
+	{"8 that send PEX of 1 MiB", 8, without(wire.AppendExtended(nil, 4, bencode.MustMarshal(pexMessage{Added: strings.Repeat("\xcb\x00\x71\x01\x1a\xe1", 170_000)})), false)},
+}
+
+// without says a message without end, or once.
+func without(msg []byte, once bool) func(c net.Conn, hash metainfo.InfoHash) {
+	many := bytes.Repeat(msg, 1+4096/max(1, len(msg)))
+	gap := time.Duration(len(many)) * time.Second / 2_500_000 // 8 of them: 20 MB/s
+	return func(c net.Conn, hash metainfo.InfoHash) {
+		if hello(c, hash) != nil {
+			return
+		}
+		read := make(chan struct{})
+		go func() { defer close(read); _, _ = io.Copy(io.Discard, c) }() // ends with the connection
+		tick := time.NewTicker(max(1, gap))
+		defer tick.Stop()
+		for !once {
+			if _, err := c.Write(many); err != nil {
+				break
+			}
+			select {
+			case <-tick.C:
+				continue
+			case <-read:
+			}
+			break
+		}
+		<-read
+	}
+}
+
+// BenchmarkFlooded reads over a line of 20 MB/s while a crowd does its worst: the rate
+// should be four fifths of what it is alone.
+func BenchmarkFlooded(b *testing.B) {
+	dir := sample(b, 16<<20)
+	meta := makeTorrent(b, dir, "v1")
+	for _, f := range floods {
+		b.Run(f.name, func(b *testing.B) {
+			b.SetBytes(meta.Info.Length)
+			for b.Loop() {
+				b.StopTimer()
+				s := seed(b, meta, dir, Config{})
+				l := leech(b, meta, Config{DownLimit: 20e6}, s)
+				stop := crowdOf(f.many, addr(l.client), meta.Info.Hash, f.flood)
+				b.StartTimer()
+				download(b, l.torrent, meta.Info, 16)
+				b.StopTimer()
+				stop()
+				l.stop()
+				s.stop()
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+// crowdOf has so many call a peer, again and again, until stop.
+func crowdOf(n int, at netip.AddrPort, hash metainfo.InfoHash, flood func(net.Conn, metainfo.InfoHash)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var group sync.WaitGroup
+	for range n {
+		group.Go(func() { // ends with ctx
+			again := time.NewTicker(50 * time.Millisecond)
+			defer again.Stop()
+			for ; ctx.Err() == nil; <-again.C {
+				c, err := (&net.Dialer{}).DialContext(ctx, "tcp4", at.String())
+				if err != nil {
+					continue
+				}
+				over := context.AfterFunc(ctx, func() { c.Close() })
+				flood(c, hash)
+				over()
+				c.Close()
+			}
+		})
+	}
+	return func() { cancel(); group.Wait() }
 }
