@@ -86,15 +86,18 @@ func TestRedirects(t *testing.T) {
 		{"typed, here to LAN", "http://127.0.0.1:8080/?to=10.0.0.1", Typed, "10.0.0.1", true},
 		{"here, to world, and back", "http://127.0.0.1:8080/?to=203.0.113.1:8080/%3Fto=127.0.0.1%26", Typed, "127.0.0.1", false},
 	} {
-		before := counts[c.at].Load()
-		via, err := get(t, System(), c.url, Tracker, c.from)
-		reached := counts[c.at].Load() > before
-		refused := (*RefusedError)(nil)
-		if (err == nil) != c.ok || reached != c.ok || err != nil && !errors.As(err, &refused) {
-			t.Errorf("%s: %v, reached: %v", c.name, err, reached)
-		}
-		if c.ok && via.String() != c.at {
-			t.Errorf("%s: answered by %v", c.name, via)
+		for _, use := range []Use{Tracker, WebSeed} {
+			want := c.ok && (use == Tracker || c.name != "file, LAN") // only trackers of the LAN may be named by a file
+			before := counts[c.at].Load()
+			via, err := get(t, System(), c.url, use, c.from)
+			reached := counts[c.at].Load() > before
+			refused := (*RefusedError)(nil)
+			if (err == nil) != want || reached != want || err != nil && !errors.As(err, &refused) {
+				t.Errorf("%s, %v: %v, reached: %v", c.name, use, err, reached)
+			}
+			if want && via.String() != c.at {
+				t.Errorf("%s, %v: answered by %v", c.name, use, via)
+			}
 		}
 	}
 }
