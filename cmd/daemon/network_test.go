@@ -2,12 +2,14 @@ package daemon_test
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 )
@@ -30,6 +32,50 @@ func TestBlocklist(t *testing.T) {
 		if peer.Addr == bad {
 			t.Errorf("connected: %+v", peer)
 		}
+	}
+}
+
+// A blocked peer that is the only one is not even connected to, over TCP or uTP; nor is it
+// let in when it calls.
+func TestBlockedPeerIsTheOnlyOne(t *testing.T) {
+	t.Parallel()
+	p := single(t, "film", 1<<20, metainfo.MakeConfig{})
+	l, err := net.Listen("tcp4", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	udp, err := net.ListenPacket("udp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	list := filepath.Join(t.TempDir(), "list.p2p")
+	if err := os.WriteFile(list, []byte("the one:127.0.0.2-127.0.0.2\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	m := mount(t, p.torrent, "--no-dht", "--no-lsd", "--peer", l.Addr().String(), "--blocklist", list, "--read-timeout", "3s")
+	if err := head(m.path("film")); err == nil {
+		t.Error("it is read")
+	}
+	_ = l.(*net.TCPListener).SetDeadline(time.Now().Add(100 * time.Millisecond)) // what waits is taken at once
+	if c, err := l.Accept(); err == nil {
+		c.Close()
+		t.Error("it was called")
+	}
+	_ = udp.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if n, _, err := udp.ReadFrom(make([]byte, 100)); err == nil {
+		t.Errorf("it was sent a packet of %d bytes", n)
+	}
+	c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).Dial("tcp4", m.listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	caller := &rawPeer{Conn: c, meta: p.meta}
+	if err := caller.hello(); err == nil && caller.hear() == nil {
+		t.Error("it is let in")
 	}
 }
 
