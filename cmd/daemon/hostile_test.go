@@ -331,15 +331,16 @@ func TestHostileMetadata(t *testing.T) {
 	}
 }
 
-// 200 connections that say their handshake slowly, or not at all, do not keep a
+// 500 connections that say their handshake slowly, or not at all, do not keep a
 // reader from an honest peer, not even from one that comes later.
 func TestSlowHandshakes(t *testing.T) {
 	p := single(t, "film", 4<<20, metainfo.MakeConfig{})
 	data := mustRead(t, p.dir)
 	d, f, _ := inProcess(t, daemon.Config{NoDHT: true}, p.torrent)
+	const crowd = 500
 	stop := make(chan struct{})
-	ended := make(chan struct{}, 200)
-	for range 200 {
+	ended := make(chan struct{}, crowd)
+	for range crowd {
 		c, err := net.Dial("tcp4", d.Addr().String())
 		if err != nil {
 			t.Fatal(err)
@@ -362,12 +363,12 @@ func TestSlowHandshakes(t *testing.T) {
 	}
 	defer func() {
 		close(stop)
-		for range 200 {
+		for range crowd {
 			<-ended
 		}
 	}()
 	began := time.Now()
 	honest(t, p, data, d.Addr())
 	same(t, "sequential", f.path("film"), p.dir)
-	t.Logf("read beside 200 slow handshakes after %v", time.Since(began).Round(time.Millisecond))
+	t.Logf("read beside %d slow handshakes after %v", crowd, time.Since(began).Round(time.Millisecond))
 }
