@@ -136,9 +136,13 @@ func (r *Reader) Backing() (fd int, ok bool) {
 			o.store.log.Warn("cache", "err", err)
 		} else {
 			r.mu.Lock()
-			defer r.mu.Unlock()
-			if !r.gone && r.backing == nil {
+			taken := !r.gone && r.backing == nil
+			if taken {
 				r.backing = b
+			}
+			r.mu.Unlock()
+			if taken {
+				r.lentWhole()
 				return int(f.Fd()), true
 			}
 			b.unlend()

@@ -102,10 +102,16 @@ func (r *Reader) hit(at extent.Extent) {
 	d := Demand{Key: r.obj.Key, Span: r.span, At: at, Hit: true, Needs: slices.Clone(r.needs)}
 	gone := r.gone
 	r.mu.Unlock()
-	// A complete file has nothing to bring: the Source need not hear of it.
-	if !gone && r.obj.PresentIn(r.span) < r.span.Len {
+	// A complete file has nothing to bring: of it the Source only hears that it was read.
+	if !gone && (at.End() == r.span.End() || r.obj.PresentIn(r.span) < r.span.Len) {
 		r.src.Demand(r.id, d)
 	}
+}
+
+// lentWhole tells the Source of a file that is read without us that it is read: all of it, for
+// all we know.
+func (r *Reader) lentWhole() {
+	r.src.Demand(r.id, Demand{Key: r.obj.Key, Span: r.span, At: r.span, Hit: true})
 }
 
 // wait parks the read until its units are present.

@@ -23,6 +23,9 @@
 //   - a reader that begins a new stream puts its other streams to sleep at once,
 //     their requests are withdrawn; one that is continued wakes up as it was.
 //
+// Who reads one file after the other, whole and in the order of their torrent, is read ahead
+// of across the ends of files: see walk.go.
+//
 // # Who owns what
 //
 // One goroutine, [Scheduler.Run], owns all state; everyone else leaves a message

@@ -60,13 +60,19 @@ func (w *world) open() *cache.Reader {
 // read reads n bytes at off, checks them and returns how long it took.
 func (w *world) read(r *cache.Reader, off, n int64) time.Duration {
 	w.t.Helper()
+	return w.readOf(r, 0, off, n)
+}
+
+// readOf is read of a file that begins at start.
+func (w *world) readOf(r *cache.Reader, begin, off, n int64) time.Duration {
+	w.t.Helper()
 	start := time.Now()
 	p := make([]byte, n)
 	got, err := r.ReadAt(w.t.Context(), p, off)
 	if err != nil && err != io.EOF {
 		w.t.Fatalf("read at %d: %v", off, err)
 	}
-	if !bytes.Equal(p[:got], w.swarm.Truth[off:off+int64(got)]) {
+	if !bytes.Equal(p[:got], w.swarm.Truth[begin+off:begin+off+int64(got)]) {
 		w.t.Fatalf("wrong bytes at %d", off)
 	}
 	return time.Since(start)

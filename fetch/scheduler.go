@@ -106,7 +106,7 @@ func (s *Scheduler) Withdraw(id cache.ReaderID) {
 
 // Run serves until ctx ends, then waits for every worker.
 func (s *Scheduler) Run(ctx context.Context) error {
-	st := &state{s: s, ctx: ctx, objects: map[cache.Key]*object{}, readers: map[cache.ReaderID]*reader{}, idle: map[*flight]struct{}{}}
+	st := &state{s: s, ctx: ctx, objects: map[cache.Key]*object{}, readers: map[cache.ReaderID]*reader{}, idle: map[*flight]struct{}{}, walking: map[*object]struct{}{}}
 	defer st.workers.Wait()
 	defer s.stop()
 	timer := time.NewTimer(time.Hour)
@@ -147,6 +147,7 @@ type state struct {
 	readers map[cache.ReaderID]*reader
 	idle    map[*flight]struct{} // unclaimed or waiting to be tried again
 	active  int                  // streams with a window
+	walking map[*object]struct{} // whose walk has one
 }
 
 type object struct {
@@ -154,6 +155,7 @@ type object struct {
 	unit    int64
 	files   map[extent.Extent]*file
 	flights map[int]*flight
+	walk    walk
 }
 
 type file struct {
@@ -194,6 +196,7 @@ func (st *state) remove(key cache.Key) {
 		return
 	}
 	delete(st.objects, key)
+	delete(st.walking, o)
 	for _, f := range o.flights {
 		f.cancel()
 		delete(st.idle, f)
@@ -225,6 +228,7 @@ func (st *state) demand(id cache.ReaderID, d cache.Demand, now time.Time) {
 	st.need(r, d.Needs, now)
 	if !d.At.Empty() {
 		st.advance(r, id, d, now)
+		st.walked(r.obj, id, r.file.span, d, now)
 	}
 }
 
@@ -271,7 +275,7 @@ func (st *state) advance(r *reader, id cache.ReaderID, d cache.Demand, now time.
 		return
 	}
 	s.touch(id, at, d.Hit, now, limits{unit: r.obj.unit, most: st.most(r.obj)})
-	st.claim(r.obj, f, s, now)
+	st.claim(r.obj, f.span, s, now)
 }
 
 // most returns the largest window that a stream of o may have now.
@@ -296,9 +300,9 @@ func (o *object) rate() float64 {
 	return 0
 }
 
-// claim moves the claims of s to its window of now.
-func (st *state) claim(o *object, f *file, s *stream, now time.Time) {
-	lo, hi := s.window(f.span, o.unit)
+// claim moves the claims of s to its window of now, which ends with span.
+func (st *state) claim(o *object, span extent.Extent, s *stream, now time.Time) {
+	lo, hi := s.window(span, o.unit)
 	if (s.lo < s.hi) != (lo < hi) {
 		if lo < hi {
 			st.active++
@@ -454,8 +458,10 @@ func (st *state) landed(f *flight, err error, now time.Time) {
 	}
 }
 
-// sweep ends lingering flights and retries failed ones; it returns when to come again, 0 = no need.
+// sweep ends lingering flights and walks and retries failed flights; it returns when to come
+// again, 0 = no need.
 func (st *state) sweep(now time.Time) (next time.Duration) {
+	next = st.sweepWalks(now)
 	for f := range st.idle {
 		wanted := f.needs > 0 || len(f.ahead) > 0
 		at := f.until
