@@ -155,9 +155,14 @@ func (r *Reader) Backing() (fd int, ok bool) {
 
 // letGo ends what keepLocked began.
 func (o *Object) letGo(b *body) {
+	now := o.store.clock()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.keepLocked(b, -1)
+	first, last := b.span.Units(o.Unit)
+	for u := first; u < last; u++ {
+		o.stamps[u] = now // it was read until now, for all we know
+	}
 }
 
 // keepLocked counts who needs all of a body.

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"cmp"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"slices"
@@ -85,32 +86,27 @@ func (s *Store) candidates() (all []candidate) {
 	return all
 }
 
-// candidates appends the groups of units that may be evicted.
+// candidates appends the groups of units that may be evicted. It looks at all units, and so
+// lets the lock go now and then: reads wait for it.
 func (o *Object) candidates(all []candidate, group int, now time.Time) []candidate {
+	const atATime = 16 << 10
 	peers := o.peers.Load()
 	begin := len(all)
 	o.mu.Lock()
-	edges := o.edgesLocked()
-	open := o.openLocked()
-	for first := 0; first < o.units; first += group {
+	edges, open, stay := o.edgesLocked(), o.openLocked(), o.stayLocked()
+	for first, look := 0, 0; first < o.units; first += group {
+		if look += group; look > atATime {
+			look = 0
+			o.mu.Unlock()
+			o.mu.Lock()
+		}
 		last := min(first+group, o.units)
-		if !o.present.any(first, last) && !o.suspect.any(first, last) {
-			continue
-		}
-		v := candidate{obj: o, first: first, last: last}
-		any := false
-		for u := first; u < last; u++ {
-			if o.evictableLocked(u) {
-				any = true
-				v.stamp = max(v.stamp, o.stamps[u])
-			}
-		}
+		stamp, any := o.newestLocked(first, last, stay)
 		if !any {
 			continue
 		}
-		t := Traits{Idle: o.idle(v.stamp, now), Edge: edges.any(first, last), Open: open != nil && open.any(first, last), Peers: -1}
-		v.worth = Worth(t)
-		all = append(all, v)
+		t := Traits{Idle: o.idle(stamp, now), Edge: edges.any(first, last), Open: open != nil && open.any(first, last), Peers: -1}
+		all = append(all, candidate{obj: o, first: first, last: last, stamp: stamp, worth: Worth(t)})
 	}
 	o.mu.Unlock()
 	if peers == nil {
@@ -169,6 +165,41 @@ func (o *Object) openLocked() (open bitmap) {
 		open.setRange(r.span.Units(o.Unit))
 	}
 	return open
+}
+
+// newestLocked returns the last use of those of [first, last) that may go; false: none may.
+func (o *Object) newestLocked(first, last int, stay bitmap) (stamp uint32, any bool) {
+	for w := first / 64; w <= (last-1)/64; w++ {
+		rest := (o.present.word(w, first, last) | o.suspect.word(w, first, last)) &^ stay[w]
+		any = any || rest != 0
+		for ; rest != 0; rest &= rest - 1 {
+			stamp = max(stamp, o.stamps[w*64+bits.TrailingZeros64(rest)])
+		}
+	}
+	return stamp, any
+}
+
+// stayLocked returns the units that may not go, if they are there.
+func (o *Object) stayLocked() bitmap {
+	stay := newBitmap(o.units)
+	for _, b := range []bitmap{o.pinned, o.kept} {
+		for i := range b {
+			stay[i] |= b[i]
+		}
+	}
+	for u := range o.memory {
+		stay.set(u)
+	}
+	for u := range o.checking {
+		stay.set(u)
+	}
+	for w := range o.waiters {
+		stay.setRange(int64(w.first), int64(w.last))
+	}
+	for _, g := range o.guards {
+		stay.setRange(int64(g[0]), int64(min(g[1], o.units)))
+	}
+	return stay
 }
 
 // evictableLocked reports whether unit u is there and may go.

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/btmount/btmount/cache/extent"
 )
 
 // What goes first: what is neither an edge of a long file, nor open, nor rare, and of equal
@@ -105,4 +107,39 @@ func TestJournalThatLacksARecord(t *testing.T) {
 		t.Errorf("%d units are right, want %d", n, w.obj.Units()-3)
 	}
 	w.close()
+}
+
+// BenchmarkEvict frees 64 MiB of a cache of a million units, of 16 KiB as in v2 torrents.
+func BenchmarkEvict(b *testing.B) {
+	const unit, units = 16 << 10, 1 << 20
+	s, err := Open(Config{Dir: b.TempDir(), Limit: unit * units})
+	if err != nil {
+		b.Fatal(err)
+	}
+	o, err := s.Object(Layout{Key: "ih-bench", Unit: unit, Size: unit * units, Files: []extent.Extent{{Len: unit * units}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	fill := func() {
+		s.mu.Lock()
+		s.used = unit * units
+		s.mu.Unlock()
+		for u := range units {
+			o.present.set(u)
+			o.stamps[u] = uint32(u * 7919 % units)
+		}
+	}
+	if err := o.WriteAt([]byte{1}, 0); err != nil {
+		b.Fatal(err)
+	}
+	fill()
+	for b.Loop() {
+		if s.evict(64<<20) < 64<<20 {
+			b.StopTimer()
+			fill()
+			b.StartTimer()
+		}
+	}
+	b.StopTimer()
+	_ = s.Close()
 }
