@@ -177,6 +177,7 @@ func (t *torrent) wake() (*swarm.Torrent, error) {
 	}
 	if p != nil {
 		sw.Attach(p.meta, p.object)
+		p.object.SetPeers(sw.Available)
 	}
 	s := &session{swarm: sw, kept: time.Now()}
 	if w := t.pins.Load(); w != nil {
@@ -211,6 +212,9 @@ func (t *torrent) sleep() {
 }
 
 func (t *torrent) endLocked(s *session) {
+	if p := t.parts.Load(); p != nil {
+		p.object.SetPeers(nil)
+	}
 	t.daemon.client.Remove(s.swarm)
 	t.left = s.swarm
 	s.stop(errAsleep)

@@ -152,6 +152,7 @@ func (t *torrent) turnReal(meta *metainfo.Meta) error {
 		t.touch() // who asked for it is about to read
 		if s := t.session.Load(); s != nil {
 			s.swarm.Attach(meta, p.object)
+			p.object.SetPeers(s.swarm.Available)
 		}
 	}
 	t.change.Unlock()

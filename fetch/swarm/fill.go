@@ -215,6 +215,7 @@ func (t *Torrent) arrived(c *conn, batch []arrival) {
 			t.lied(c, a.piece)
 			continue
 		case duplicate:
+			t.twice += int64(a.size)
 			t.picks.Lost(a.piece, a.block, &c.view)
 			if as := t.flying.find(a.piece); as != nil && as.here(a.block) {
 				t.picks.Got(a.piece, a.block, &c.view)
@@ -301,7 +302,7 @@ func (t *Torrent) landed(u int) {
 // hedge asks late blocks of a second peer.
 func (t *Torrent) hedge(s *picker.Swarm) {
 	// What was asked elsewhere because its peer seemed silent, and came twice, is waste too.
-	spare := t.fetched.Load()/wasteShare - max(t.duplicates, t.wasted.Load())
+	spare := t.fetched.Load()/wasteShare - max(t.duplicates, t.twice)
 	budget := spare + wasteStart
 	if budget < wire.BlockSize {
 		return
@@ -312,15 +313,6 @@ func (t *Torrent) hedge(s *picker.Swarm) {
 			c.request([]picker.Request{d.Request})
 		}
 	}
-}
-
-// lenience is how much more patience silent peers get: on lines that all stall now and then
-// what is asked elsewhere comes twice, and everybody later.
-func (t *Torrent) lenience() float64 {
-	if t.wasted.Load() > t.fetched.Load()/wasteShare+wasteStart {
-		return 2
-	}
-	return 1
 }
 
 // other reports whether anybody else serves us. A peer that is the only one keeps
@@ -404,7 +396,7 @@ func (t *Torrent) watch() (freed bool) {
 			} else {
 				t.probe(c)
 			}
-		case !c.view.Pipe.Silent(t.clock, t.lenience()) || !t.reading() && c.view.Pipe.Quiet(t.clock) < patience:
+		case !c.view.Pipe.Silent(t.clock) || !t.reading() && c.view.Pipe.Quiet(t.clock) < patience:
 		case t.other(c):
 			c.view.Mute = true
 			c.quiet = t.clock.Add(-c.view.Pipe.Quiet(t.clock))

@@ -364,6 +364,7 @@ func (t *Torrent) tick() {
 	t.uploadTick()
 	t.pool.tick()
 	t.countSources()
+	t.tellAvailability()
 }
 
 // measure notes the payload rates of the last second.

@@ -77,6 +77,9 @@ func TestPinnedRarestFirst(t *testing.T) {
 	}
 	l := leech(t, meta, Config{}, seed(t, meta, dir, Config{EachUp: 4 << 20}), some(), some(), some())
 	unchoked(t, l, 4)
+	l.ask(t, "it is known how many have what", func(tr *Torrent) bool { // one has all, three every other piece
+		return tr.Available(1) == 1 && tr.Available(2) == 4
+	})
 	l.torrent.Pin(extent.Extent{Len: meta.Info.Length})
 	l.whole(t)
 	s, _ := l.torrent.Status(t.Context())

@@ -63,6 +63,8 @@ type Torrent struct {
 	yields    atomic.Int32 // connections that it could do without
 	owes      atomic.Bool  // another torrent needs one of those
 	left      atomic.Int64
+	available atomic.Pointer[availability]
+	asked     atomic.Bool // for a new one
 	flying    flying
 	fetched   atomic.Int64 // verified bytes from peers
 	tossed    atomic.Int64 // bytes of pieces that failed their hash
@@ -100,6 +102,7 @@ type Torrent struct {
 	failures   map[int]*failure // by piece
 	counter    int
 	duplicates int64 // bytes asked twice
+	twice      int64 // bytes that came twice
 	recent     []Recent
 	former     []Peer
 	uplink     shaper.Link // what this torrent may send

@@ -102,7 +102,7 @@ func (s *sim) step() {
 	} else {
 		s.now = tick
 		for _, p := range s.peers {
-			if !p.Mute && p.Pipe.Silent(s.now, 1) {
+			if !p.Mute && p.Pipe.Silent(s.now) {
 				p.Mute = true
 				for _, r := range p.Asked {
 					p.Pipe.Gone(r.Size)

@@ -36,6 +36,9 @@ func (r *Rarest) Len() int { return len(r.order) }
 // Count returns how many peers that do not have everything have a piece.
 func (r *Rarest) Count(piece int) int { return int(r.count[piece]) }
 
+// Counts returns what Count does of all pieces, as a copy.
+func (r *Rarest) Counts() []uint16 { return append([]uint16(nil), r.count...) }
+
 // Gained notes that a peer has a piece.
 func (r *Rarest) Gained(piece int) {
 	c := int(r.count[piece])

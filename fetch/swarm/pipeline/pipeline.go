@@ -271,10 +271,9 @@ func (p *Pipe) Quiet(now time.Time) time.Duration {
 // would accuse healthy peers.
 // A peer that has paused for longer before is given one and a half times as long, up to
 // mostStall: on a line that loses packets most pauses end, and all that was asked
-// elsewhere meanwhile would come twice. lenience, at least 1, stretches both.
-func (p *Pipe) Silent(now time.Time, lenience float64) bool {
-	slack := max(200*time.Millisecond, secs(math.Min(1.5*p.stall, mostStall)))
-	return p.quietFor(now, time.Duration(lenience*float64(slack)))
+// elsewhere meanwhile would come twice.
+func (p *Pipe) Silent(now time.Time) bool {
+	return p.quietFor(now, max(200*time.Millisecond, secs(math.Min(1.5*p.stall, mostStall))))
 }
 
 // Pausing reports whether the peer is quiet for longer than it usually is.

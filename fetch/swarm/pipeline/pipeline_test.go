@@ -120,14 +120,14 @@ func TestSilent(t *testing.T) {
 		after time.Duration
 		want  bool
 	}{{100 * time.Millisecond, false}, {270 * time.Millisecond, false}, {300 * time.Millisecond, true}} {
-		if got := p.Silent(at.Add(c.after), 1); got != c.want {
+		if got := p.Silent(at.Add(c.after)); got != c.want {
 			t.Errorf("after %v: silent %v", c.after, got)
 		}
 	}
 	for p.Outstanding() > 0 {
 		p.Gone(block)
 	}
-	if p.Silent(at.Add(time.Hour), 1) {
+	if p.Silent(at.Add(time.Hour)) {
 		t.Error("a peer that was asked nothing is silent")
 	}
 }
@@ -161,10 +161,10 @@ func TestLossyLine(t *testing.T) {
 			p.Arrived(now, sent.Add(-time.Millisecond), now, 16<<10)
 		}
 		p.Sent(now, 16<<10)
-		if got := p.Silent(now.Add(450*time.Millisecond), 1); got == lossy {
+		if got := p.Silent(now.Add(450 * time.Millisecond)); got == lossy {
 			t.Errorf("stalls of %v: silent after 0.45 s: %v", stall, got)
 		}
-		if !p.Silent(now.Add(1100*time.Millisecond), 1) {
+		if !p.Silent(now.Add(1100 * time.Millisecond)) {
 			t.Errorf("stalls of %v: not silent after 1.1 s", stall)
 		}
 	}
@@ -180,11 +180,11 @@ func TestPauseOfTheGivenUp(t *testing.T) {
 		p.Arrived(now, now.Add(-time.Second), now, 16<<10)
 	}
 	p.Sent(now, 16<<10)
-	if !p.Silent(now.Add(400*time.Millisecond), 1) {
+	if !p.Silent(now.Add(400 * time.Millisecond)) {
 		t.Fatal("not silent")
 	}
 	p.Paused(400 * time.Millisecond)
-	if p.Silent(now.Add(400*time.Millisecond), 1) {
+	if p.Silent(now.Add(400 * time.Millisecond)) {
 		t.Error("the same pause is silence again")
 	}
 }
