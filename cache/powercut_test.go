@@ -59,10 +59,7 @@ func newFickle(t *testing.T, dir, point string, enough int) *fickle {
 		t.Fatal(err)
 	}
 	root := &gofuse.LoopbackRoot{Path: dir, Dev: uint64(st.Dev)}
-	root.NewNode = func(*gofuse.LoopbackRoot, *gofuse.Inode, string, *syscall.Stat_t) gofuse.InodeEmbedder {
-		return &fickleNode{LoopbackNode: gofuse.LoopbackNode{RootData: root}, disk: f}
-	}
-	if f.server, err = gofuse.Mount(point, root.NewNode(root, nil, "", &st), &gofuse.Options{MountOptions: fuse.MountOptions{DirectMount: true, DisableSplice: true}}); err != nil {
+	if f.server, err = gofuse.Mount(point, &fickleNode{&gofuse.LoopbackNode{RootData: root}, f}, &gofuse.Options{MountOptions: fuse.MountOptions{DirectMount: true, DisableSplice: true}}); err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -159,8 +156,12 @@ func (f *fickle) cut(t *testing.T, r *rand.Rand, to string) (lost int) {
 }
 
 type fickleNode struct {
-	gofuse.LoopbackNode
+	*gofuse.LoopbackNode
 	disk *fickle
+}
+
+func (n *fickleNode) WrapChild(_ context.Context, child gofuse.InodeEmbedder) gofuse.InodeEmbedder {
+	return &fickleNode{child.(*gofuse.LoopbackNode), n.disk}
 }
 
 func (n *fickleNode) inode() uint64 { return n.disk.ino(filepath.Join(n.disk.dir, n.Path(nil))) }

@@ -176,14 +176,15 @@ func (s *Swarm) serve(ctx context.Context, p Peer) {
 			return
 		}
 		if !p.Lies && s.Object.Begin(u) == nil && s.Object.WriteAt(s.Truth[e.Off:e.End()], e.Off) == nil {
+			s.mu.Lock()
+			s.Brought = append(s.Brought, u) // before its reader wakes, and counts
+			s.mu.Unlock()
 			s.Object.Commit(u, nil)
 		}
 		s.mu.Lock()
 		delete(s.busy, u)
 		if p.Lies {
 			s.Tossed++
-		} else {
-			s.Brought = append(s.Brought, u)
 		}
 		s.tellLocked()
 		s.mu.Unlock()
