@@ -21,6 +21,11 @@ import (
 // last reader closes it. Without root, before Linux 6.9, and over a filesystem that can not
 // be passed through (overlayfs), the kernel declines the first file that is offered; then
 // none is any more, and all is read through us.
+//
+// Short files are not offered: to register one costs more than the READ or two that it saves
+// (5,000 files of 20 KB read again: 0.73 s, and 0.54 s from the page cache of the mount).
+
+const leastBacked = 256 << 10 // bytes
 
 // readers counts who has one file open, by kind.
 type readers struct {
@@ -97,7 +102,7 @@ func (s *Server) begin(n *fileNode, h *fileHandle) (gofuse.FileHandle, uint32) {
 		return h, fuse.FOPEN_DIRECT_IO
 	}
 	fd, ok, declined := 0, false, s.declined.Load()
-	if b, can := h.content.(Backed); can && s.passthrough && !declined {
+	if b, can := h.content.(Backed); can && s.passthrough && !declined && h.entry.Size >= leastBacked {
 		fd, ok = b.Backing()
 	}
 	h.kind = n.readers.enter(ok, declined)
