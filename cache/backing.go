@@ -30,12 +30,16 @@ func (o *Object) lend(b *body, f *os.File) error {
 		b.lent++
 		return nil
 	}
-	m, err := os.OpenFile(filepath.Join(o.dir, lentFile), os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
+	if !o.lends.Load() {
+		m, err := os.OpenFile(filepath.Join(o.dir, lentFile), os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		m.Close()
+		o.lends.Store(true)
 	}
-	m.Close()
-	if err = f.Chmod(lentMark); err == nil {
+	err := f.Chmod(lentMark)
+	if err == nil {
 		b.lent++
 	}
 	return err

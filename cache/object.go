@@ -62,6 +62,7 @@ type Object struct {
 	journal   *journal
 	writing   sync.RWMutex // held to write; exclusively to move a unit to memory
 	remembers atomic.Int32 // len(memory)
+	lends     atomic.Bool  // lentFile is there
 	syncing   sync.Mutex   // held while the journal is synced, or closed
 	used      time.Time    // in an earlier session, the last time
 	peers     atomic.Pointer[func(int) int]
