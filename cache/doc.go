@@ -35,6 +35,9 @@
 // What is worth least: see [Worth], and evict.go. What is pinned, waited for, in the window
 // that a reader comes to next, or read by the kernel itself stays.
 //
+// By request: [Store.Evict] and [Object.Evict] leave what is open, [Object.Recheck] hashes what
+// is on disk again, [Store.Stat] and [Store.StatObject] tell.
+//
 // # Locks
 //
 // Object.mu guards the unit states and waiters of one object and is a leaf:

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"cmp"
+	"math"
 	"math/bits"
 	"os"
 	"path/filepath"
@@ -26,6 +27,7 @@ type candidate struct {
 	first, last int
 	stamp       uint32 // newest use of those that may go
 	folder      string // if obj is nil
+	open        bool   // of a file that somebody has open
 	worth       float64
 }
 
@@ -51,7 +53,10 @@ func (s *Store) keepRoom() {
 func (s *Store) evict(need int64) (freed int64) {
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
-	all := s.candidates()
+	return s.evictOf(s.candidates(), need)
+}
+
+func (s *Store) evictOf(all []candidate, need int64) (freed int64) {
 	byWorth(all)
 	for _, v := range all {
 		switch {
@@ -64,6 +69,69 @@ func (s *Store) evict(need int64) (freed int64) {
 		}
 	}
 	return freed
+}
+
+// Evicted tells what became of bytes that were to go.
+type Evicted struct {
+	Freed  int64 // of real blocks
+	Pinned int64 // stay, because they are pinned
+	InUse  int64 // stay, because a file with them is open, or they are waited for
+}
+
+// Evict frees need bytes if it can, because somebody asks for it: what is worth least first, as
+// when room is short, but nothing of a file that is open.
+func (s *Store) Evict(need int64) (freed int64) {
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
+	all := slices.DeleteFunc(s.candidates(), func(c candidate) bool { return c.open })
+	return s.evictOf(all, need)
+}
+
+// EvictFolder frees what there is of an object that is not open; 0 if it is open, or pinned.
+func (s *Store) EvictFolder(key Key) (freed int64) {
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
+	return s.evictFolder(string(key))
+}
+
+// Evict frees the units that parts touch, unless they are pinned or in use.
+func (o *Object) Evict(parts ...extent.Extent) (e Evicted) {
+	o.store.evicting.Lock()
+	defer o.store.evicting.Unlock()
+	o.mu.Lock()
+	if o.closed {
+		o.mu.Unlock()
+		return e
+	}
+	there, pinned, stay := newBitmap(o.units), o.pinned, o.stayLocked()
+	for _, part := range parts {
+		there.setRange(part.Clip(extent.Extent{Len: o.Size}).Units(o.Unit))
+	}
+	open := o.openLocked()
+	for w := range there {
+		there[w] &= o.present[w] | o.suspect[w]
+		if open != nil {
+			stay[w] |= open[w]
+		}
+	}
+	o.mu.Unlock()
+	for first := 0; first < o.units; {
+		last := first + 1
+		switch {
+		case !there.has(first):
+		case pinned != nil && pinned.has(first):
+			e.Pinned += o.cost(first)
+		case stay.has(first):
+			e.InUse += o.cost(first)
+		default:
+			for last < o.units && there.has(last) && !stay.has(last) {
+				last++
+			}
+			e.Freed += o.evict(first, last, math.MaxUint32)
+		}
+		first = last
+	}
+	return e
 }
 
 func (s *Store) candidates() (all []candidate) {
@@ -106,7 +174,7 @@ func (o *Object) candidates(all []candidate, group int, now time.Time) []candida
 			continue
 		}
 		t := Traits{Idle: o.idle(stamp, now), Edge: edges.any(first, last), Open: open != nil && open.any(first, last), Peers: -1}
-		all = append(all, candidate{obj: o, first: first, last: last, stamp: stamp, worth: Worth(t)})
+		all = append(all, candidate{obj: o, first: first, last: last, stamp: stamp, open: t.Open, worth: Worth(t)})
 	}
 	o.mu.Unlock()
 	if peers == nil {

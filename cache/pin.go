@@ -66,6 +66,18 @@ func (s *Store) Hold(key Key) {
 	}
 }
 
+// Unpin ends the pins of an object, open or not.
+func (s *Store) Unpin(key Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.pins, key)
+	if o := s.objects[key]; o != nil {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.pinLocked(nil)
+	}
+}
+
 // pinLocked is also called for an object that nobody else has yet.
 func (o *Object) pinLocked(p *pin) {
 	o.pinned = nil

@@ -15,17 +15,12 @@ func noSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(e
 
 // lookAtDisk sets how large the cache may be for the disk to keep some bytes free.
 func (s *Store) lookAtDisk() {
-	var st unix.Statfs_t
-	if err := unix.Statfs(s.cfg.Dir, &st); err != nil {
+	free, least, ok := s.disk()
+	if !ok {
 		return
 	}
-	block := int64(st.Frsize)
-	least := s.cfg.MinFree
-	if least == 0 {
-		least = min(defaultMinFree, int64(st.Blocks)*block/20)
-	}
 	s.mu.Lock()
-	s.space = s.used + int64(st.Bavail)*block - max(0, least)
+	s.space = s.used + free - least
 	over := s.used > s.ceilingLocked()
 	s.mu.Unlock()
 	if over {

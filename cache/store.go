@@ -60,7 +60,8 @@ type Store struct {
 
 	mu      sync.Mutex
 	limit   int64
-	space   int64 // what used may be for the disk to keep MinFree
+	minFree int64 // as Config says it
+	space   int64 // what used may be for the disk to keep minFree
 	used    int64 // charged bytes of objects and dormant folders
 	objects map[Key]*Object
 	dormant map[string]dormant // folders of objects that are not open, by folder name
@@ -71,6 +72,9 @@ type dormant struct {
 	bytes int64
 	data  int64     // of them, those of bodies
 	at    time.Time // last use
+
+	doubt  int64 // bytes to be hashed again, if somebody looked
+	looked bool
 }
 
 // Stored returns how many bytes of an object are on disk, roughly, and when they were
@@ -111,7 +115,7 @@ func Open(cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, log: cfg.Logger, lock: lock, pool: newPool(cfg.OpenFiles), start: time.Now(),
 		hashing: make(chan struct{}, 1), kick: make(chan struct{}, 1),
-		limit: cfg.Limit, space: math.MaxInt64, objects: map[Key]*Object{}, dormant: map[string]dormant{}, pins: map[Key]*pin{},
+		limit: cfg.Limit, minFree: cfg.MinFree, space: math.MaxInt64, objects: map[Key]*Object{}, dormant: map[string]dormant{}, pins: map[Key]*pin{},
 	}
 	if err := s.begin(objects); err != nil {
 		lock.Close()
@@ -266,12 +270,32 @@ func (s *Store) Room() int64 {
 	return max(0, room)
 }
 
-// SetLimit changes how many bytes the cache may have; what is above goes soon.
-func (s *Store) SetLimit(limit int64) {
+// SetLimit changes how many bytes the cache may have, and evicts what is above. It fails, and
+// changes nothing, if what is pinned would take more than seven eighths of that.
+func (s *Store) SetLimit(limit int64) error {
 	s.mu.Lock()
+	pinned := int64(0)
+	for _, p := range s.pins {
+		pinned += p.cost
+	}
+	if limit < s.limit && pinned > mayPin(limit) {
+		s.mu.Unlock()
+		return fmt.Errorf("%d bytes are pinned, more than 7/8 of a cache of %d; unpin some, or give a limit of %d or more", pinned, limit, (pinned*8+6)/7)
+	}
 	s.limit = limit
 	s.mu.Unlock()
-	s.wake()
+	s.keepRoom()
+	return nil
+}
+
+// SetMinFree changes how many bytes of the filesystem stay free, as Config.MinFree, and evicts
+// what is above.
+func (s *Store) SetMinFree(bytes int64) {
+	s.mu.Lock()
+	s.minFree = bytes
+	s.mu.Unlock()
+	s.lookAtDisk()
+	s.keepRoom()
 }
 
 // wake has Run look whether there is room.
