@@ -15,6 +15,13 @@ type pin struct {
 // mayPin is how much of the limit can be pinned: the rest is for what is read.
 func mayPin(limit int64) int64 { return limit - limit/8 }
 
+// MayPin returns how much may be pinned of the limit, of what holds now.
+func (s *Store) MayPin() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return mayPin(s.limit)
+}
+
 // Pin makes the units that parts touch, there or not, those that are never evicted, in place
 // of what was pinned before; without parts nothing is. That holds until the store is closed,
 // also while the object is. It fails, and changes nothing, if all that is pinned would take

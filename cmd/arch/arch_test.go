@@ -26,8 +26,9 @@ var rooms = []struct {
 	row  int
 	may  []string
 }{
-	{"cmd/btmount", 4, []string{"cmd/daemon", "fetch/swarm/metainfo", "fs"}},
-	{"cmd/daemon", 3, []string{"fs/...", "fetch/...", "cache/..."}},
+	{"cmd/btmount", 4, []string{"cmd/daemon", "cmd/control", "fetch/swarm/metainfo", "fs"}},
+	{"cmd/daemon", 3, []string{"cmd/control", "fs/...", "fetch/...", "cache/..."}},
+	{"cmd/control", 3, nil}, // what it serves comes from cmd/daemon, through its interface
 	{"cmd/arch", 3, nil},
 	{"bench", 4, []string{"fetch/swarm/metainfo"}},                  // the info-hash, for peers that it plays itself
 	{"bench/scale", 4, []string{"fetch/swarm/...", "cache/extent"}}, // the engine alone
