@@ -35,15 +35,36 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 	default:
 		return nil, usage(fmt.Errorf("%q is no command of btmount; see btmount --help", rest[0]))
 	}
-	flags, values, err := split(rest[1:], cmd.Flags)
-	if err != nil {
-		return nil, usage(fmt.Errorf("%w; see btmount %s --help", err, cmd.Name))
+	out, name := []string{args[0], rest[0]}, "btmount "+cmd.Name
+	for rest = rest[1:]; len(cmd.Subcommands) > 0; rest = rest[1:] {
+		if len(rest) == 0 || strings.HasPrefix(rest[0], "-") {
+			return append(out, rest...), nil // its help, or an unknown flag
+		}
+		sub := named(cmd.Subcommands, rest[0])
+		if sub == nil {
+			return nil, usage(fmt.Errorf("%q is no command of %s; see %s --help", rest[0], name, name))
+		}
+		cmd, name = sub, name+" "+sub.Name
+		out = append(out, rest[0])
 	}
-	out := append([]string{args[0], rest[0]}, flags...)
+	flags, values, err := split(rest, cmd.Flags)
+	if err != nil {
+		return nil, usage(fmt.Errorf("%w; see %s --help", err, name))
+	}
+	out = append(out, flags...)
 	if len(values) > 0 {
 		out = append(append(out, "--"), values...)
 	}
 	return out, nil
+}
+
+func named(commands []*cli.Command, name string) *cli.Command {
+	for _, c := range commands {
+		if c.HasName(name) {
+			return c
+		}
+	}
+	return nil
 }
 
 // split separates flags, with their values, from arguments. After "--" all are

@@ -76,13 +76,13 @@ func applyConfig(c *cli.Context) error {
 // apply sets one flag.
 func (f *configFile) apply(c *cli.Context, key string, value any) error {
 	flag := findFlag(c.Command.Flags, key)
-	for _, cmd := range c.App.Commands {
+	for _, cmd := range everyCommand(c.App.Commands) {
 		if flag == nil {
 			flag = findFlag(cmd.Flags, key)
 		}
 	}
 	if flag == nil || key == "config" {
-		return fmt.Errorf("there is no such setting; the keys are the names of the flags: btmount %s --help", c.Command.Name)
+		return fmt.Errorf("there is no such setting; the keys are the names of the flags: %s --help", c.Command.HelpName)
 	}
 	values, err := texts(flag, value)
 	if err != nil || findFlag(c.Command.Flags, key) == nil || c.IsSet(key) {
@@ -95,6 +95,14 @@ func (f *configFile) apply(c *cli.Context, key string, value any) error {
 	}
 	f.used[key] = true
 	return nil
+}
+
+// everyCommand returns commands and those below them.
+func everyCommand(commands []*cli.Command) (all []*cli.Command) {
+	for _, c := range commands {
+		all = append(append(all, c), everyCommand(c.Subcommands)...)
+	}
+	return all
 }
 
 // texts makes what a flag takes of a TOML value, if it is of the right type.

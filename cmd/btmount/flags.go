@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -75,11 +74,15 @@ func join(lists ...[]cli.Flag) (out []cli.Flag) {
 // settingFlags are those of every command that runs for long.
 func settingFlags() []cli.Flag {
 	return under("Settings and log",
-		stringFlag("config", "", "TOML `FILE` with the names of the flags as keys; without this flag btmount/config.toml in $XDG_CONFIG_HOME or ~/.config is read, if it is there"),
+		configFlag(),
 		stringFlag("log-level", "warn", "least `LEVEL` that is logged: debug, info, warn or error"),
 		stringFlag("log-file", "", "`FILE` that the log is appended to, instead of stderr; over 10 MB it is set aside, and one old one is kept; with --daemon it is btmount.log in the state folder if not given"),
 		stringFlag("log-format", "text", "`FORMAT` of the log on stderr: text or json"),
 	)
+}
+
+func configFlag() cli.Flag {
+	return stringFlag("config", "", "TOML `FILE` with the names of the flags as keys; without this flag btmount/config.toml in $XDG_CONFIG_HOME or ~/.config is read, if it is there")
 }
 
 func swarmFlags() []cli.Flag {
@@ -111,7 +114,7 @@ func swarmFlags() []cli.Flag {
 }
 
 func stateFlag() cli.Flag {
-	return stringFlag("state-dir", stateDir(), "`FOLDER` for what must outlive the cache: metadata, known peers and DHT nodes")
+	return stringFlag("state-dir", stateDir(), "`FOLDER` for what must outlive the cache: metadata, known peers and DHT nodes, pins; and for the socket by which btmount cache finds the mount")
 }
 
 func mountFlags() []cli.Flag {
@@ -129,6 +132,7 @@ func mountFlags() []cli.Flag {
 			stringFlag("cache-min-free", "", "`BYTES` of the disk that the cache leaves free, whatever --cache-size says; 512MiB or a twentieth of the disk, whichever is less, if not given"),
 			stringFlag("verify-cache", "changed", "`WHEN` what is in the cache is hashed before it is read: changed, after a crash or if somebody changed its files, or always"),
 			listFlag("pin", "`PATTERN` of paths below torrents/, such as 'Film' or '*/*.mkv', where a folder stands for all in it: what matches is fetched in the background, rarest pieces first, and never evicted; in the environment lines separate them"),
+			stringFlag("scrub-rate", "", "hash everything in the cache once a day in the background, `BYTES` per second, such as 1MB, and drop what the disk got wrong; not done if not given"),
 			stateFlag(),
 		),
 		append(swarmFlags(), under("Peers", boolFlag("no-upload", "never send a byte of content to peers"))...),
@@ -308,9 +312,9 @@ func (r *reader) patterns(flag string) (all []string) {
 		list = append(list, strings.Split(v, "\n")...)
 	}
 	for _, v := range list {
-		p := path.Clean("/" + v)[1:]
-		if _, err := path.Match(p, ""); err != nil || p == "" {
-			r.wrong(flag, v, "give a path below torrents/, in which * and ? stand for what is between two slashes, such as 'Film' or '*/*.mkv'")
+		p, err := daemon.CleanPattern(v)
+		if err != nil {
+			r.wrong(flag, v, err.Error())
 		}
 		all = append(all, p)
 	}
@@ -362,6 +366,7 @@ func (r *reader) mountConfig() daemon.Config {
 	cfg.CacheMinFree = r.size("cache-min-free")
 	cfg.VerifyAlways = r.oneOf("verify-cache", "changed", "always") == "always"
 	cfg.Pins = r.patterns("pin")
+	cfg.ScrubRate = r.size("scrub-rate")
 	return cfg
 }
 

@@ -218,6 +218,8 @@ func TestHelp(t *testing.T) {
 	p.env = append(p.env, "HOME=/home/user")
 	for name, args := range map[string][]string{
 		"btmount": {}, "mount": {"mount", "--help"}, "unmount": {"unmount", "-h"}, "seed": {"help", "seed"}, "demo": {"demo", "--help"},
+		"cache": {"cache"}, "cache-status": {"help", "cache", "status"}, "cache-pin": {"cache", "pin", "--help"}, "cache-unpin": {"cache", "unpin", "-h"},
+		"cache-evict": {"cache", "evict", "--help"}, "cache-verify": {"cache", "verify", "--help"}, "cache-limit": {"cache", "limit", "--help"},
 	} {
 		got := p.run(args...)
 		if got.code != 0 || got.stderr != "" {
@@ -260,12 +262,25 @@ func TestReadmeNamesEveryFlag(t *testing.T) {
 	t.Setenv("XDG_STATE_HOME", "")
 	of := map[string]string{} // flag -> commands
 	app := newApp(io.Discard, io.Discard)
-	for _, cmd := range app.Commands {
+	add := func(cmd *cli.Command, name string) {
 		for _, f := range cmd.Flags {
-			of[f.Names()[0]] = strings.TrimPrefix(of[f.Names()[0]]+", "+cmd.Name, ", ")
+			of[f.Names()[0]] = strings.TrimPrefix(of[f.Names()[0]]+", "+name, ", ")
 		}
 	}
 	for _, cmd := range app.Commands {
+		add(cmd, cmd.Name)
+		var below []string
+		for _, sub := range cmd.Subcommands {
+			below = append(below, cmd.Name+" "+sub.Name)
+			add(sub, cmd.Name+" "+sub.Name)
+		}
+		for flag, commands := range of { // what all of them have is the group's
+			if below != nil {
+				of[flag] = strings.Replace(commands, strings.Join(below, ", "), cmd.Name, 1)
+			}
+		}
+	}
+	for _, cmd := range everyCommand(app.Commands) {
 		for _, f := range cmd.Flags {
 			if row := readmeRow(f, of[f.Names()[0]]); !strings.Contains(string(readme), row) {
 				t.Errorf("README lacks this row of its table of flags:\n%s", row)

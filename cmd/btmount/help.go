@@ -27,18 +27,29 @@ nothing else is fetched. .btmount/status.json in the mount tells how every torre
 Flags of each command: btmount COMMAND --help
 `
 
-const commandHelp = `btmount {{.Name}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}
+const commandHelp = `FULLNAME{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}
    {{.Usage}}
 {{if .Description}}
 {{.Description}}
-{{end}}{{range .VisibleFlagCategories}}
+{{end}}{{range .VisibleFlagCategories}}{{if .Name}}
 {{.Name}}:
-{{range .Flags}}{{.}}{{end}}{{end}}{{if .VisibleFlagCategories}}
+{{range .Flags}}{{.}}{{end}}{{end}}{{end}}{{if .VisibleFlagCategories}}
 Flags may stand before, after and between arguments. Each can be given by environment
 too (--read-timeout is BTMOUNT_READ_TIMEOUT; of a list, spaces separate) and in the
 config file (read-timeout = "30s"). The command line wins over the environment, which
 wins over the file.
 {{end}}`
+
+const groupHelp = `FULLNAME{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}
+   {{.Usage}}
+
+{{range .VisibleCommands}}   FULLNAME {{.Name}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}
+       {{.Usage}}
+{{end}}{{if .Description}}
+{{.Description}}
+{{end}}
+Flags of each command: FULLNAME COMMAND --help
+`
 
 func init() { cli.FlagStringer = describe }
 

@@ -2,12 +2,13 @@
 //
 //	btmount mount MOUNTPOINT SOURCE...    until Ctrl-C
 //	btmount unmount MOUNTPOINT
+//	btmount cache COMMAND                 asks the daemon of a mount
 //	btmount seed PATH
 //	btmount demo
 //
 // Every flag can also be given by environment (--read-timeout is
 // BTMOUNT_READ_TIMEOUT) and in a TOML file (read-timeout = "30s"). This package
-// parses; everything is done by cmd/daemon.
+// parses; everything is done by cmd/daemon, and a running one is asked through cmd/control.
 package main
 
 import (
@@ -19,6 +20,7 @@ import (
 	"os/signal"
 	"regexp"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -73,7 +75,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Version:   version,
 		Writer:    stdout,
 		ErrWriter: stderr,
-		Commands:  []*cli.Command{mountCommand(), unmountCommand(), seedCommand(), demoCommand(), versionCommand()},
+		Commands:  []*cli.Command{mountCommand(), unmountCommand(), cacheCommand(), seedCommand(), demoCommand(), versionCommand()},
 		// Errors are printed by run, once.
 		ExitErrHandler:            func(*cli.Context, error) {},
 		HideHelpCommand:           true,
@@ -81,12 +83,23 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		CustomAppHelpTemplate:     appHelp,
 	}
 	app.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return badFlag(err, "btmount") }
-	for _, cmd := range app.Commands {
-		cmd.CustomHelpTemplate = commandHelp
-		cmd.HideHelpCommand = true
-		cmd.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return badFlag(err, "btmount "+cmd.Name) }
-	}
+	dress(app.Commands, "btmount")
 	return app
+}
+
+// dress gives commands, and those below them, our help and our errors.
+func dress(commands []*cli.Command, above string) {
+	for _, cmd := range commands {
+		name := above + " " + cmd.Name
+		help := commandHelp
+		if len(cmd.Subcommands) > 0 {
+			help = groupHelp
+		}
+		cmd.CustomHelpTemplate = strings.ReplaceAll(help, "FULLNAME", name)
+		cmd.HideHelpCommand = true
+		cmd.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return badFlag(err, name) }
+		dress(cmd.Subcommands, name)
+	}
 }
 
 func versionCommand() *cli.Command {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
 
 	"github.com/btmount/btmount/cmd/daemon"
@@ -18,6 +20,18 @@ import (
 func terminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// bar shows on a terminal how many bytes of how many are done, until end is called.
+func bar(w io.Writer, what string) (set func(done, total int64), end func()) {
+	bars := mpb.New(mpb.WithOutput(w))
+	b := bars.AddBar(0, mpb.PrependDecorators(decor.Name(what), decor.Counters(decor.SizeB1024(0), "% .1f / % .1f")),
+		mpb.AppendDecorators(decor.AverageSpeed(decor.SizeB1024(0), "% .1f")), mpb.BarRemoveOnComplete())
+	set = func(done, total int64) {
+		b.SetTotal(total, false)
+		b.SetCurrent(done)
+	}
+	return set, func() { b.Abort(true); bars.Wait() }
 }
 
 // progress keeps one line about the swarm up to date on a terminal; elsewhere it is

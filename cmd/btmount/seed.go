@@ -10,8 +10,6 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
-	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
 
 	"github.com/btmount/btmount/cmd/daemon"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
@@ -116,14 +114,9 @@ func makeMeta(c *cli.Context, path string, pieceLength int64, trackers []string)
 		mc.Trackers = append(mc.Trackers, []string{t})
 	}
 	if terminal(c.App.ErrWriter) {
-		bars := mpb.New(mpb.WithOutput(c.App.ErrWriter))
-		bar := bars.AddBar(0, mpb.PrependDecorators(decor.Name("hashing "), decor.Counters(decor.SizeB1024(0), "% .1f / % .1f")),
-			mpb.AppendDecorators(decor.AverageSpeed(decor.SizeB1024(0), "% .1f")), mpb.BarRemoveOnComplete())
-		mc.Progress = func(done, total int64) {
-			bar.SetTotal(total, false)
-			bar.SetCurrent(done)
-		}
-		defer func() { bar.Abort(true); bars.Wait() }()
+		set, end := bar(c.App.ErrWriter, "hashing ")
+		defer end()
+		mc.Progress = set
 	}
 	return metainfo.Make(c.Context, path, mc)
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/btmount/btmount/cache"
+	"github.com/btmount/btmount/cmd/control"
 	"github.com/btmount/btmount/fetch"
 	"github.com/btmount/btmount/fetch/swarm"
 	"github.com/btmount/btmount/fetch/swarm/discovery"
@@ -70,6 +71,8 @@ type Config struct {
 	// background and never evicted.
 	Pins []string
 
+	ScrubRate int64 // bytes/s at which the cache is hashed again and again; 0 = not
+
 	Logger *slog.Logger
 }
 
@@ -87,10 +90,17 @@ type Daemon struct {
 	scraper   *discovery.Scraper
 	catalog   *catalog.Catalog
 	server    *fs.Server
+	socket    *control.Socket // nil if that is not to be had
+	unasked   error           // why
 	started   time.Time
 
-	swarm sync.WaitGroup
-	kick  chan struct{} // capacity 1: too much is in memory
+	swarm    sync.WaitGroup
+	kick     chan struct{} // capacity 1: too much is in memory, or something was pinned
+	checking chan struct{} // capacity 1: held while some units are hashed again
+	scrubbed scrubbed
+
+	pinning sync.Mutex // held while files are matched with patterns, and pinned; taken before torrent.change
+	kept    []string   // patterns given by btmount cache pin
 
 	mu       sync.Mutex
 	ctx      context.Context // of the swarm; nil unless Run runs
@@ -103,7 +113,7 @@ type Daemon struct {
 // New opens the cache and the sockets.
 func New(cfg Config) (_ *Daemon, err error) {
 	d := &Daemon{
-		cfg: cfg, log: cfg.Logger, catalog: catalog.New(), started: time.Now(), kick: make(chan struct{}, 1),
+		cfg: cfg, log: cfg.Logger, catalog: catalog.New(), started: time.Now(), kick: make(chan struct{}, 1), checking: make(chan struct{}, 1),
 		byHash: map[metainfo.InfoHash]*torrent{}, up: map[*torrent]struct{}{},
 	}
 	defer func() {
@@ -123,6 +133,7 @@ func New(cfg Config) (_ *Daemon, err error) {
 	if d.cache, err = cache.Open(cache.Config{Dir: cfg.CacheDir, Limit: cfg.CacheSize, MinFree: cfg.CacheMinFree, VerifyAlways: cfg.VerifyAlways, Logger: cfg.Logger}); err != nil {
 		return nil, err
 	}
+	d.openSocket()
 	if d.network, err = openNetwork(cfg); err != nil {
 		return nil, err
 	}
@@ -225,6 +236,9 @@ func hasParent(rel string) bool { return len(rel) >= 3 && rel[:3] == "../" }
 // Close frees what New opened of a daemon that never ran.
 func (d *Daemon) Close() error {
 	var errs error
+	if d.socket != nil {
+		errs = errors.Join(errs, d.socket.Close())
+	}
 	if d.client != nil {
 		errs = errors.Join(errs, d.client.Close())
 	}
@@ -240,6 +254,9 @@ func (d *Daemon) Mount() (err error) {
 		Catalog: d.catalog, Mountpoint: d.cfg.Mountpoint, AllowOther: d.cfg.AllowOther,
 		ReadTimeout: d.cfg.ReadTimeout, NoPassthrough: d.cfg.NoPassthrough, Logger: d.log,
 	})
+	if err == nil && d.unasked != nil {
+		d.log.Warn("btmount cache can not ask this mount", "err", d.unasked)
+	}
 	return err
 }
 
@@ -261,6 +278,7 @@ func (d *Daemon) Addr() netip.AddrPort { return d.client.Addr() }
 
 // stopTimes are the deadlines of the parts, in the order in which they stop.
 const (
+	stopControl   = 3 * time.Second
 	stopSwarm     = 4 * time.Second
 	stopScheduler = 2 * time.Second
 	stopCache     = 10 * time.Second
@@ -274,7 +292,11 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.mu.Lock()
 	d.ctx = swarmCtx
 	d.mu.Unlock()
-	var sched, store sync.WaitGroup
+	controlCtx, stopControlNow := context.WithCancelCause(context.Background())
+	var sched, store, calls sync.WaitGroup
+	if d.socket != nil {
+		calls.Go(func() { d.serveControl(controlCtx) })
+	}
 	store.Go(func() { _ = d.cache.Run(cacheCtx) })
 	sched.Go(func() { _ = d.scheduler.Run(schedCtx) })
 	d.swarm.Go(func() { _ = d.client.Run(swarmCtx) })
@@ -289,6 +311,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		d.swarm.Go(func() { _ = d.mapper.Run(swarmCtx) })
 	}
 	d.swarm.Go(func() { d.warm(); d.lull(swarmCtx) })
+	d.swarm.Go(func() { d.scrub(swarmCtx) })
 	d.swarm.Go(func() { d.sweep(time.Now()) }) // ends with the folder
 
 	gone := make(chan struct{})
@@ -300,7 +323,8 @@ func (d *Daemon) Run(ctx context.Context) error {
 	case <-gone:
 	}
 	d.log.Info("stopping")
-	var errs error
+	stopControlNow(errStopping)
+	errs := ended("control", &calls, stopControl)
 	if d.server != nil {
 		limit, cancel := context.WithTimeout(context.Background(), 4*time.Second)
 		errs = errors.Join(errs, d.server.Unmount(limit))

@@ -12,6 +12,7 @@ package daemon
 
 import (
 	"github.com/btmount/btmount/cache"
+	"github.com/btmount/btmount/cmd/control"
 	"github.com/btmount/btmount/fetch"
 	"github.com/btmount/btmount/fetch/swarm"
 	"github.com/btmount/btmount/fs"
@@ -30,4 +31,5 @@ var (
 	_ fs.Catalog        = (*catalog.Catalog)(nil)
 	_ fs.Content        = (*cache.Reader)(nil)
 	_ catalog.Mountable = (*torrent)(nil)
+	_ control.Cache     = (*Daemon)(nil)
 )
