@@ -22,6 +22,15 @@ func (s *Store) MayPin() int64 {
 	return mayPin(s.limit)
 }
 
+// TooSmallError means that what is pinned does not fit into a limit.
+type TooSmallError struct {
+	Pinned, Least int64 // Least is the smallest limit that would do
+}
+
+func (e *TooSmallError) Error() string {
+	return fmt.Sprintf("%d bytes are pinned; unpin some, or give a limit of %d or more", e.Pinned, e.Least)
+}
+
 // Pin makes the units that parts touch, there or not, those that are never evicted, in place
 // of what was pinned before; without parts nothing is. That holds until the store is closed,
 // also while the object is. It fails, and changes nothing, if all that is pinned would take

@@ -46,7 +46,7 @@ func (o *Object) Recheck(first, last int) (hashed, wrong int64) {
 			tag, tagErr := o.tag(u)
 			good := err == nil && tagErr == nil && o.Verify(u, p[e.Off-from.Off:e.End()-from.Off], tag)
 			if !good && o.isWrong(u) {
-				o.store.log.Warn("a unit of the cache does not match its hash any more, dropped", "object", o.Key, "unit", u)
+				o.store.log.Info("a unit of the cache does not match its hash any more, dropped", "object", o.Key, "unit", u)
 				o.drop(u, u+1)
 				wrong += e.Len
 			}

@@ -270,8 +270,8 @@ func (s *Store) Room() int64 {
 	return max(0, room)
 }
 
-// SetLimit changes how many bytes the cache may have, and evicts what is above. It fails, and
-// changes nothing, if what is pinned would take more than seven eighths of that.
+// SetLimit changes how many bytes the cache may have, and evicts what is above. It fails with
+// a TooSmallError, and changes nothing, if what is pinned would take more than seven eighths of that.
 func (s *Store) SetLimit(limit int64) error {
 	s.mu.Lock()
 	pinned := int64(0)
@@ -280,7 +280,7 @@ func (s *Store) SetLimit(limit int64) error {
 	}
 	if limit < s.limit && pinned > mayPin(limit) {
 		s.mu.Unlock()
-		return fmt.Errorf("%d bytes are pinned, more than 7/8 of a cache of %d; unpin some, or give a limit of %d or more", pinned, limit, (pinned*8+6)/7)
+		return &TooSmallError{Pinned: pinned, Least: (pinned*8 + 6) / 7}
 	}
 	s.limit = limit
 	s.mu.Unlock()

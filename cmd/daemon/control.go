@@ -219,8 +219,9 @@ func (d *Daemon) Limit(_ context.Context, r control.LimitRequest) (result contro
 	}
 	before := d.cache.Stat()
 	if r.Limit > 0 {
-		if err := d.cache.SetLimit(r.Limit); err != nil {
-			return result, err
+		err := d.cache.SetLimit(r.Limit)
+		if small := (*cache.TooSmallError)(nil); errors.As(err, &small) {
+			return result, fmt.Errorf("%s are pinned, which may be 7/8 of the cache; unpin some, or give %s or more (%d bytes)", inBytes(small.Pinned), inBytes(small.Least), small.Least)
 		}
 	}
 	if r.MinFree > 0 {

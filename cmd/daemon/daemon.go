@@ -102,12 +102,13 @@ type Daemon struct {
 	pinning sync.Mutex // held while files are matched with patterns, and pinned; taken before torrent.change
 	kept    []string   // patterns given by btmount cache pin
 
-	mu       sync.Mutex
-	ctx      context.Context // of the swarm; nil unless Run runs
-	torrents []*torrent      // in the order added
-	byHash   map[metainfo.InfoHash]*torrent
-	pinned   []*torrent            // those of which something is pinned
-	up       map[*torrent]struct{} // those that are more than dormant
+	mu        sync.Mutex
+	ctx       context.Context // of the swarm; nil unless Run runs
+	torrents  []*torrent      // in the order added
+	byHash    map[metainfo.InfoHash]*torrent
+	pinned    []*torrent            // those of which something is pinned
+	unmatched []*torrent            // those whose metadata came just now
+	up        map[*torrent]struct{} // those that are more than dormant
 }
 
 // New opens the cache and the sockets.

@@ -376,6 +376,7 @@ func (d *Daemon) lull(ctx context.Context) {
 
 // calm is one round of lull.
 func (d *Daemon) calm(now time.Time, idle time.Duration) {
+	d.matchNew()
 	pinning := d.fetchPinned(now, idle)
 	d.mu.Lock()
 	up := slices.Collect(maps.Keys(d.up))

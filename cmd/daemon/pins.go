@@ -94,6 +94,25 @@ func (t *torrent) pinMatches() {
 	t.pin(t.matches(t.daemon.patternsLocked()))
 }
 
+// matchSoon has lull call pinMatches.
+func (d *Daemon) matchSoon(t *torrent) {
+	d.mu.Lock()
+	d.unmatched = append(d.unmatched, t)
+	d.mu.Unlock()
+	d.hurry()
+}
+
+// matchNew is called by lull.
+func (d *Daemon) matchNew() {
+	d.mu.Lock()
+	list := d.unmatched
+	d.unmatched = nil
+	d.mu.Unlock()
+	for _, t := range list {
+		t.pinMatches()
+	}
+}
+
 // patternsLocked returns all patterns, those of the settings and those that were given since.
 func (d *Daemon) patternsLocked() []string { return append(slices.Clone(d.cfg.Pins), d.kept...) }
 
@@ -413,19 +432,40 @@ func (d *Daemon) addPins(patterns []string) (picks []pick, result control.PinRes
 	if may := d.cache.MayPin(); result.Pinned > may {
 		return nil, result, fmt.Errorf("%s would be pinned together, and %s of this cache can be; raise it with btmount cache limit, or pin less", inBytes(result.Pinned), inBytes(may))
 	}
-	if err := d.savePins(kept); err != nil {
-		return nil, result, err
-	}
-	d.kept = kept
 	for _, p := range all {
 		p.t.pin(p.tags, p.size)
 	}
+	if err = tooMuch(picks); err == nil {
+		err = d.savePins(kept)
+	}
+	if err != nil {
+		before := d.patternsLocked()
+		for _, p := range all {
+			p.t.pin(p.t.matches(before))
+		}
+		return nil, result, err
+	}
+	d.kept = kept
 	for _, p := range picks {
 		result.Files += len(p.tags)
 		result.Bytes += p.size
 	}
 	result.Pins = slices.Clone(kept)
 	return picks, result, nil
+}
+
+// tooMuch loads what is pinned now, by which it is known how much of the disk it takes: small
+// files take more than their size.
+func tooMuch(picks []pick) error {
+	for _, p := range picks {
+		if _, release, err := p.t.hold(); err == nil { // else it is told when it is read
+			release()
+		}
+		if w := p.t.pins.Load(); w != nil && w.bad.Load() != nil {
+			return errors.New(*w.bad.Load())
+		}
+	}
+	return nil
 }
 
 func noMatch(pattern string) error {

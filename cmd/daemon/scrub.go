@@ -19,7 +19,8 @@ import (
 // from its own, for something that whoever runs a server would choose. It goes round everything,
 // in another order each time so that a restart does not leave the same part out, and rests until
 // a day after the round began. It takes what it may per second in steps of a MiB, or of a unit if
-// that is larger; reads take no lock that it holds across I/O.
+// that is larger; reads take no lock that it holds across I/O, but that after an unclean stop what is
+// to be hashed before it is read is hashed one unit at a time, by readers and the scrub together.
 
 const (
 	checkStep = 1 << 20
@@ -65,6 +66,12 @@ func (t *torrent) verify(ctx context.Context, tags []int, p *pace, report func(h
 	if tags == nil {
 		tags = []int{-1}
 	}
+	bad := int64(0)
+	defer func() {
+		if bad > 0 {
+			t.daemon.log.Warn("what was in the cache does not match its hash any more and was dropped; look after the disk", "torrent", t.hash, "bytes", bad)
+		}
+	}()
 	o := parts.object
 	step := max(1, int(checkStep/o.Unit))
 	done := 0 // units up to here
@@ -73,7 +80,7 @@ func (t *torrent) verify(ctx context.Context, tags []int, p *pace, report func(h
 		for first, last := max(done, int(f)), int(l); first < last; first += step {
 			done = min(first+step, last)
 			hashed, wrong, err := t.verifyUnits(ctx, parts, first, done)
-			if hashed > 0 {
+			if bad += wrong; hashed > 0 {
 				report(hashed, wrong)
 			}
 			if err == nil {
@@ -97,8 +104,11 @@ func (t *torrent) verifyUnits(ctx context.Context, p *parts, first, last int) (h
 	}
 	hashed, wrong = p.object.Recheck(first, last)
 	<-d.checking
-	if w := t.pins.Load(); wrong > 0 && w != nil {
-		w.done.Store(false) // it may be pinned: it has to come again
+	if w := t.pins.Load(); wrong > 0 && w != nil { // it may be pinned: it has to come again
+		w.done.Store(false)
+		if s := t.session.Load(); s != nil {
+			w.start(s)
+		}
 		d.hurry()
 	}
 	return hashed, wrong, nil

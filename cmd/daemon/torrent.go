@@ -162,7 +162,7 @@ func (t *torrent) turnReal(meta *metainfo.Meta) error {
 	if err := t.daemon.catalog.Replace(t.handle, meta.Info.Name, t); err != nil {
 		return err
 	}
-	t.pinMatches()
+	t.daemon.matchSoon(t) // not here: the session that brought the metadata may have to end first
 	return nil
 }
 
