@@ -320,8 +320,11 @@ func (o *Object) close(tidy bool) error {
 	} else {
 		d = measure(o.dir)
 	}
-	if stamp > 0 {
+	switch {
+	case stamp > 0:
 		d.at = s.start.Add(time.Duration(stamp) * tick)
+	case !o.used.IsZero(): // it was only looked at
+		d.at = o.used
 	}
 	s.mu.Lock()
 	if s.objects[o.Key] == o {

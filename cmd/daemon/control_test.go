@@ -2,9 +2,11 @@ package daemon_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/btmount/btmount/cmd/control"
+	"github.com/btmount/btmount/cmd/daemon"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 )
 
@@ -318,4 +321,57 @@ func TestControlSocket(t *testing.T) {
 	m.kill()
 	f.mount(t, args...) // the socket that is left is stale
 	f.asks(t, "status")
+}
+
+// What is dormant is told of, hashed and evicted without staying awake, and without counting as
+// used.
+func TestCacheOfDormant(t *testing.T) {
+	p := single(t, "film", 4<<20, metainfo.MakeConfig{PieceLength: 64 << 10})
+	addr, _ := seed(t, p, "--no-dht")
+	d, f, _ := inProcess(t, daemon.Config{NoDHT: true, NoLSD: true, NoUpload: true, NoPassthrough: true, Peers: []netip.AddrPort{netip.MustParseAddrPort(addr)}}, p.torrent)
+	same(t, "sequential", f.path("film"), p.dir)
+	asleep := func() {
+		t.Helper()
+		if sessions, loaded := d.Awake(); sessions+loaded > 0 {
+			t.Errorf("%d sessions, %d loaded", sessions, loaded)
+		}
+	}
+	film := func() control.Torrent {
+		t.Helper()
+		s, err := d.CacheStatus(t.Context())
+		if err != nil || len(s.Torrents) != 1 {
+			t.Fatal(s, err)
+		}
+		return s.Torrents[0]
+	}
+	eventually(t, patience, "it sleeps", func() bool {
+		d.Sleep()
+		sessions, loaded := d.Awake()
+		return sessions+loaded == 0
+	})
+	before := film()
+	if before.Present != 4<<20 || before.Unverified != 0 || before.LastUsed.IsZero() {
+		t.Errorf("%+v", before)
+	}
+	f.flip(t, "0", 1<<20)
+	told := 0
+	r, err := d.Verify(t.Context(), control.VerifyRequest{Patterns: []string{"*"}, Rate: 1 << 40}, func(control.Progress) { told++ })
+	if err != nil || r.Checked != 4<<20 || r.Wrong != 64<<10 || told == 0 {
+		t.Errorf("%+v, %v, %d", r, err, told)
+	}
+	asleep()
+	if c := film(); c.Present != 4<<20-64<<10 || !c.LastUsed.Equal(before.LastUsed) {
+		t.Errorf("%+v", c)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if r, err := d.Verify(ctx, control.VerifyRequest{Rate: 1}, func(control.Progress) { cancel() }); err == nil || r.Checked > 1<<20 {
+		t.Errorf("after its client hung up: %+v, %v", r, err)
+	}
+	asleep()
+	if e, err := d.Evict(t.Context(), control.EvictRequest{Patterns: []string{"film"}}); err != nil || e.Freed < 4<<20-64<<10 || film().Present != 0 {
+		t.Errorf("%+v, %v, %+v", e, err, film())
+	}
+	asleep()
+	cold(t, f.path("film"))
+	same(t, "sequential", f.path("film"), p.dir)
 }
