@@ -2,6 +2,7 @@ package cache
 
 import (
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -86,5 +87,38 @@ func TestClosedObjectsGoByAge(t *testing.T) {
 			t.Errorf("closed is older: %v, and it is gone: %v", closedIsOlder, gone)
 		}
 		w.close()
+	}
+}
+
+// An object may be opened anew while the folder of before is being evicted.
+func TestOpenedWhileItIsEvicted(t *testing.T) {
+	const unit = 16384
+	w := newWorld(t, 100*unit, unit, 5000, 20*unit)
+	for range 200 {
+		for u := range 5 {
+			if !w.obj.Known(u) {
+				w.fill(u)
+			}
+		}
+		if err := w.obj.Close(); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		go func() { w.store.evict(1 << 40); close(done) }()
+		var err error
+		if w.obj, err = w.store.Object(w.lay); err != nil {
+			t.Fatal(err)
+		}
+		w.fill(7)
+		<-done
+		w.check()
+	}
+	w.store.evict(1 << 40)
+	w.close()
+	if used, _ := w.store.Usage(); used > 64<<10 {
+		t.Errorf("%d bytes are charged for nothing", used)
+	}
+	if left, err := os.ReadDir(filepath.Join(w.dir, goneDir)); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
 	}
 }

@@ -14,6 +14,7 @@
 //	lock               flock(2): one daemon per folder
 //	session            session number, whether the last one ended cleanly, which to distrust
 //	objects/KEY/body/N sparse body of file N
+//	gone/KEY           being removed
 //	objects/KEY/units  the journal: which units are verified, append only, checksummed
 //	objects/KEY/lent   there if a body was handed out to be read without us: see backing.go
 //

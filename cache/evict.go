@@ -322,25 +322,29 @@ func (o *Object) evict(first, last int, stamp uint32) (freed int64) {
 	return freed
 }
 
-// evictFolder removes the folder of an object that is not open.
+// evictFolder removes the folder of an object that is not open. It is renamed first, with the
+// lock held, so that the object can be opened anew while its files go.
 func (s *Store) evictFolder(name string) int64 {
+	from, to := filepath.Join(s.cfg.Dir, "objects", name), filepath.Join(s.cfg.Dir, goneDir, name)
 	s.mu.Lock()
 	d, there := s.dormant[name]
-	there = there && s.pins[Key(name)] == nil
-	if there {
-		delete(s.dormant, name)
-	}
-	s.mu.Unlock()
-	if !there {
+	if !there || s.pins[Key(name)] != nil {
+		s.mu.Unlock()
 		return 0
 	}
-	dir := filepath.Join(s.cfg.Dir, "objects", name)
-	// The journal goes first: bodies without it are only wasted space, never wrong bytes.
-	if err := os.Remove(filepath.Join(dir, "units")); err != nil && !os.IsNotExist(err) {
-		s.log.Warn("cache evict", "dir", dir, "err", err)
+	delete(s.dormant, name)
+	err := os.MkdirAll(filepath.Dir(to), 0o700)
+	if err == nil {
+		if err = os.Rename(from, to); os.IsNotExist(err) {
+			err = nil
+		}
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		s.log.Warn("cache evict", "dir", dir, "err", err)
+	s.mu.Unlock()
+	if err == nil {
+		err = os.RemoveAll(to)
+	}
+	if err != nil {
+		s.log.Warn("cache evict", "dir", from, "err", err)
 	}
 	s.mu.Lock()
 	s.used -= d.bytes

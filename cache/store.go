@@ -18,6 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// goneDir is where folders are removed that were evicted.
+const goneDir = "gone"
+
 // ErrFull means that nothing more can be evicted to make room.
 var ErrFull = errors.New("cache is full and everything in it is in use")
 
@@ -130,6 +133,9 @@ func (s *Store) begin(objects string) error {
 		return err
 	}
 	s.unclean = s.session.Distrust == s.session.Number-1 && s.session.Number > 1
+	if err := os.RemoveAll(filepath.Join(s.cfg.Dir, goneDir)); err != nil {
+		s.log.Warn("cache", "err", err)
+	}
 	list, err := os.ReadDir(objects)
 	if err != nil {
 		return err
