@@ -15,6 +15,7 @@ const (
 	farDelay = 25 * time.Millisecond
 	farSize  = 512 << 20
 	piece    = 1 << 20
+	payload  = 1448.0 / 1500 // of what a link carries: the rest is headers
 )
 
 // path is how far the seeders of a scenario are.

@@ -66,8 +66,8 @@ func (b *bench) silent() error {
 	}
 	defer b.stopAll()
 	const lasts, falls, comes = 16 * time.Second, 4 * time.Second, 5 * time.Second
-	// What the links carry in that time, without the round trip in which nothing comes.
-	carries := farRate * (3*(lasts-2*farDelay) + falls + (lasts - comes)).Seconds()
+	// What the links carry of payload in that time, without the round trip in which nothing comes.
+	carries := payload * farRate * (3*(lasts-2*farDelay) + falls + (lasts - comes)).Seconds()
 	for _, system := range slices.Repeat([]string{"btmount", "libtorrent"}, *reps) {
 		links, err := b.farLinks(torrent, 5)
 		if err != nil {
