@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -34,7 +35,7 @@ func library() []fstest.File {
 		{Path: "sub/dir/up", Symlink: "big.bin"},
 		{Path: "to dir", Symlink: "sub/dir"},
 	}
-	for i := range 10_000 {
+	for i := range 2_000 {
 		files = append(files, fstest.File{Path: fmt.Sprintf("many/file %05d", i), Data: []byte{byte(i)}})
 	}
 	return files
@@ -80,4 +81,24 @@ func TestFilesystem(t *testing.T) {
 	t.Run("catalog", func(t *testing.T) { fstest.RunCatalog(t, c, "", files) })
 	_, point := mount(t, c)
 	t.Run("mount", func(t *testing.T) { fstest.Run(t, point, files) })
+}
+
+// A directory of 100,000 names: one of which the kernel keeps the listing, because it does
+// not change, and the root, which does.
+func TestLargeDirectory(t *testing.T) {
+	for _, dir := range []string{"settled/", ""} {
+		t.Run(dir, func(t *testing.T) {
+			var files []fstest.File
+			for i := range 100_000 {
+				files = append(files, fstest.File{Path: fmt.Sprintf("%sfile %06d", dir, i*7919%100_000)})
+			}
+			_, point := mount(t, fstest.Memory(files...))
+			began := time.Now()
+			if names, err := os.ReadDir(filepath.Join(point, dir)); len(names) != len(files) || err != nil {
+				t.Fatalf("%d names, %v", len(names), err)
+			}
+			t.Logf("listed after %v", time.Since(began))
+			fstest.RunDirectories(t, point, files)
+		})
+	}
 }

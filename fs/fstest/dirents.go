@@ -62,7 +62,7 @@ func openDir(t *testing.T, p string) int {
 func (m *mount) testReaddir(t *testing.T) {
 	for dir, names := range m.dirs() {
 		p := filepath.Join(m.root, dir)
-		for _, size := range []int{512, 64 << 10} {
+		for _, size := range []int{max(512, len(names)/8), 64 << 10} { // 512 makes thousands of requests of a large one
 			entries := getdents(t, openDir(t, p), size, 0)
 			if len(entries) != len(names)+2 || entries[0].name != "." || entries[1].name != ".." {
 				t.Fatalf("%q lists %d entries, want %d", dir, len(entries), len(names)+2)
@@ -100,7 +100,11 @@ func (m *mount) testSeekdir(t *testing.T) {
 		p := filepath.Join(m.root, dir)
 		fd, other := openDir(t, p), openDir(t, p)
 		entries := getdents(t, fd, 4096, 0)
-		for _, i := range []int{0, 1, len(entries) / 2, len(entries) - 2, len(entries) - 1, len(entries) / 3} {
+		places := []int{0, 1, len(entries) / 2, len(entries) - 2, len(entries) - 1, len(entries) / 3}
+		for i := 1; i < len(entries); i += max(1, len(entries)/50) {
+			places = append(places, len(entries)-i) // and ever further back
+		}
+		for _, i := range places {
 			for _, fd := range []int{fd, other} {
 				if _, err := unix.Seek(fd, entries[i].off, unix.SEEK_SET); err != nil {
 					t.Fatalf("seek to %d: %v", entries[i].off, err)
