@@ -101,7 +101,7 @@ func (m *mount) testSeekdir(t *testing.T) {
 		fd, other := openDir(t, p), openDir(t, p)
 		entries := getdents(t, fd, 4096, 0)
 		places := []int{0, 1, len(entries) / 2, len(entries) - 2, len(entries) - 1, len(entries) / 3}
-		for i := 1; i < len(entries); i += max(1, len(entries)/50) {
+		for i := 1; i < len(entries); i += max(1, len(entries)/20) {
 			places = append(places, len(entries)-i) // and ever further back
 		}
 		for _, i := range places {

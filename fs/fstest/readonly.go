@@ -74,7 +74,7 @@ func (m *mount) changes(t *testing.T) []change {
 	}
 	times := []unix.Timespec{{Sec: 1}, {Sec: 2}}
 	now := unix.Timespec{Nsec: unix.UTIME_NOW}
-	nothing := []error{nil} // once remounted: the kernel sees that it changes nothing
+	nothing := []error{nil}                               // once remounted: the kernel sees that it changes nothing
 	above := []error{unix.EBUSY, unix.EXDEV, unix.EINVAL} // what the kernel says of a mountpoint
 	return []change{
 		{"open O_WRONLY", open(file, unix.O_WRONLY), nil},

@@ -3,6 +3,7 @@ package fstest
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -18,8 +19,17 @@ import (
 func (m *mount) runReads(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *os.File, []byte){
 		"pread":           testPread,
+		"preadv":          testPreadv,
+		"preadv2":         testPreadv2,
 		"end of file":     testEnd,
+		"io_uring":        testUring,
 		"mmap":            testMmap,
+		"mmap private":    testMmapPrivate,
+		"mmap beyond end": testMmapBeyond,
+		"fadvise":         testFadvise,
+		"O_PATH":          testPath,
+		"fd passing":      testPass,
+		"file handle":     testHandle,
 		"sendfile":        testSendfile,
 		"copy_file_range": testCopyFileRange,
 		"splice":          testSplice,
@@ -90,6 +100,189 @@ func testMmap(t *testing.T, f *os.File, want []byte) {
 	if _, err := unix.Mmap(int(f.Fd()), 0, len(want), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != unix.EACCES {
 		t.Errorf("writable mapping: %v", err)
 	}
+}
+
+// testMmapPrivate writes to a mapping of its own; the file stays what it is.
+func testMmapPrivate(t *testing.T, f *os.File, want []byte) {
+	mem, err := unix.Mmap(int(f.Fd()), 0, len(want), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(mem)
+	if err := unix.Madvise(mem, unix.MADV_POPULATE_WRITE); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(mem, want) {
+		t.Error("the mapping differs")
+	}
+	clear(mem)
+	testEnd(t, f, want)
+}
+
+// testMmapBeyond maps more than there is. The rest of the last page is zeros; of what lies
+// beyond it a program gets SIGBUS, and a system call EFAULT.
+func testMmapBeyond(t *testing.T, f *os.File, want []byte) {
+	page := os.Getpagesize()
+	whole := (len(want) + page - 1) / page * page
+	mem, err := unix.Mmap(int(f.Fd()), 0, whole+2*page, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(mem)
+	last := mem[whole-page : whole]
+	if err := unix.Madvise(last, unix.MADV_POPULATE_READ); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(want) - (whole - page); !bytes.Equal(last[:n], want[len(want)-n:]) || !bytes.Equal(last[n:], make([]byte, page-n)) {
+		t.Error("the last page is not the end of the file and zeros")
+	}
+	if err := unix.Madvise(mem[whole:whole+page], unix.MADV_POPULATE_READ); err != unix.EFAULT {
+		t.Errorf("populating beyond the end: %v", err)
+	}
+	if _, err := scratch(t).Write(mem[whole : whole+1]); !errors.Is(err, unix.EFAULT) {
+		t.Errorf("writing from beyond the end: %v", err)
+	}
+}
+
+// pieces are buffers of odd lengths, n bytes in all.
+func pieces(n int) (all [][]byte) {
+	for size := 1; n > 0; size = min(2*size+1, 40_000) {
+		all = append(all, make([]byte, min(size, n)))
+		n -= len(all[len(all)-1])
+	}
+	return all
+}
+
+func testPreadv(t *testing.T, f *os.File, want []byte) {
+	for _, off := range []int{0, 1, len(want) / 2, len(want) - 1000} {
+		iov := pieces(300_000)
+		n, err := unix.Preadv(int(f.Fd()), iov, int64(off))
+		rest := want[off:min(len(want), off+300_000)]
+		if err != nil || n != len(rest) || !bytes.Equal(bytes.Join(iov, nil)[:n], rest) {
+			t.Errorf("at %d: %d, %v, want %d", off, n, err, len(rest))
+		}
+	}
+}
+
+// testPreadv2 reads without waiting, which may get less, or nothing, but nothing wrong; and
+// with the flags that only ask for speed.
+func testPreadv2(t *testing.T, f *os.File, want []byte) {
+	for name, flags := range map[string]int{"none": 0, "RWF_NOWAIT": unix.RWF_NOWAIT, "RWF_HIPRI": unix.RWF_HIPRI} {
+		for off := 0; off < len(want); off += 500_000 {
+			buf := make([]byte, 100_000)
+			n, err := unix.Preadv2(int(f.Fd()), [][]byte{buf}, int64(off), flags)
+			rest := want[off:min(len(want), off+len(buf))]
+			if flags == unix.RWF_NOWAIT && (err == unix.EAGAIN || err == unix.EOPNOTSUPP || err == nil && n <= len(rest)) {
+				rest = rest[:max(n, 0)]
+			} else if err != nil || n != len(rest) {
+				t.Errorf("%s at %d: %d, %v", name, off, n, err)
+				continue
+			}
+			if !bytes.Equal(buf[:max(n, 0)], rest) {
+				t.Errorf("%s at %d: wrong bytes", name, off)
+			}
+		}
+	}
+}
+
+// testFadvise: advice changes no byte, and the page cache can be dropped and filled.
+func testFadvise(t *testing.T, f *os.File, want []byte) {
+	for _, advice := range []int{unix.FADV_SEQUENTIAL, unix.FADV_RANDOM, unix.FADV_WILLNEED, unix.FADV_NOREUSE, unix.FADV_DONTNEED, unix.FADV_NORMAL} {
+		if err := unix.Fadvise(int(f.Fd()), 0, int64(len(want)), advice); err != nil {
+			t.Errorf("fadvise %d: %v", advice, err)
+		}
+		testEnd(t, f, want)
+	}
+	if _, _, errno := unix.Syscall(unix.SYS_READAHEAD, f.Fd(), 0, uintptr(len(want))); errno != 0 {
+		t.Errorf("readahead: %v", errno)
+	}
+	testEnd(t, f, want)
+}
+
+// testPath opens a file by descriptors that only name something.
+func testPath(t *testing.T, f *os.File, want []byte) {
+	dir := openAs(t, filepath.Dir(f.Name()), unix.O_PATH|unix.O_DIRECTORY)
+	name := openAs(t, f.Name(), unix.O_PATH|unix.O_NOFOLLOW)
+	var st unix.Stat_t
+	if err := unix.Fstat(name, &st); err != nil || st.Size != int64(len(want)) {
+		t.Errorf("fstat: %d, %v", st.Size, err)
+	}
+	if _, err := unix.Pread(name, make([]byte, 1), 0); err != unix.EBADF {
+		t.Errorf("read of a descriptor that only names a file: %v", err)
+	}
+	for how, open := range map[string]func() (int, error){
+		"openat": func() (int, error) {
+			return unix.Openat(dir, filepath.Base(f.Name()), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		},
+		"openat2": func() (int, error) {
+			return unix.Openat2(dir, filepath.Base(f.Name()), &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_XDEV})
+		},
+		"/proc/self/fd": func() (int, error) {
+			return unix.Open(fmt.Sprintf("/proc/self/fd/%d", name), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		},
+	} {
+		fd, err := open()
+		if err != nil {
+			t.Errorf("%s: %v", how, err)
+			continue
+		}
+		opened := os.NewFile(uintptr(fd), how)
+		testEnd(t, opened, want)
+		opened.Close()
+	}
+}
+
+// testPass sends an open file through a socket; what arrives reads on when the first is closed.
+func testPass(t *testing.T, f *os.File, want []byte) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[1])
+	own := openAs(t, f.Name(), unix.O_RDONLY)
+	err = unix.Sendmsg(pair[0], []byte("x"), unix.UnixRights(own), nil, 0)
+	unix.Close(pair[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	oob := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(pair[1], make([]byte, 1), oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil || len(messages) != 1 {
+		t.Fatal(messages, err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		t.Fatal(fds, err)
+	}
+	passed := os.NewFile(uintptr(fds[0]), f.Name())
+	defer passed.Close()
+	testPread(t, passed, want)
+}
+
+// testHandle opens a file by its handle, as a server of NFS does. The handle of a file that the
+// kernel knows leads to it; there is no promise for others (ESTALE): that would take the
+// protocol's support for export, which go-fuse has only for nodes that stay. So NFS works until
+// the kernel forgets a file, which is too little to rely on.
+func testHandle(t *testing.T, f *os.File, want []byte) {
+	handle, _, err := unix.NameToHandleAt(unix.AT_FDCWD, f.Name(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := openAs(t, filepath.Dir(f.Name()), unix.O_RDONLY|unix.O_DIRECTORY)
+	fd, err := unix.OpenByHandleAt(dir, handle, unix.O_RDONLY|unix.O_CLOEXEC)
+	switch {
+	case err == unix.ESTALE || err == unix.EPERM && os.Geteuid() != 0:
+		return
+	case err != nil:
+		t.Fatal(err)
+	}
+	opened := os.NewFile(uintptr(fd), "by handle")
+	defer opened.Close()
+	testEnd(t, opened, want)
 }
 
 func scratch(t *testing.T) *os.File {
