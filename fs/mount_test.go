@@ -83,6 +83,23 @@ func TestFilesystem(t *testing.T) {
 	t.Run("mount", func(t *testing.T) { fstest.Run(t, point, files) })
 }
 
+// The same mount from elsewhere, by others: shared, and not.
+func TestPlaces(t *testing.T) {
+	files := library()[:9]
+	for name, shared := range map[string]bool{"own": false, "allow_other": true} {
+		t.Run(name, func(t *testing.T) {
+			_, point := mount(t, fstest.Memory(files...), func(c *fs.Config) { c.AllowOther = shared })
+			// Others have to come as far as the mount.
+			for p := filepath.Dir(point); p != os.TempDir() && p != "/"; p = filepath.Dir(p) {
+				if err := os.Chmod(p, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			fstest.RunPlaces(t, point, files, shared)
+		})
+	}
+}
+
 // A directory of 100,000 names: one of which the kernel keeps the listing, because it does
 // not change, and the root, which does.
 func TestLargeDirectory(t *testing.T) {
