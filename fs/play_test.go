@@ -37,6 +37,17 @@ func play(role, point string) {
 		}
 		fmt.Println("read", err)
 		os.Exit(0)
+	case "crowd": // reads what never comes in many threads
+		for i := range crowdThreads {
+			go func() {
+				f, err := os.Open(fmt.Sprintf("%s%d", point, i))
+				if err == nil {
+					_, err = f.Read(make([]byte, 100))
+				}
+				fmt.Println("read", err)
+			}()
+		}
+		select {}
 	case "holder": // keeps a file open until it is killed
 		_, err := unix.Open(point, unix.O_RDONLY, 0)
 		fmt.Println("holding", err)
@@ -149,6 +160,76 @@ func TestReaderDiesAtOnce(t *testing.T) {
 			<-arrived
 		}
 	}
+}
+
+// crowdThreads is how many reads a process of the crowd has under way.
+const crowdThreads = 100
+
+// A thousand reads hang. Others go on meanwhile; when the readers are killed, nothing is left
+// of them: no goroutine, no open file, no descriptor.
+func TestThousandHungReaders(t *testing.T) {
+	const processes = 10
+	arrived, closed := make(chan struct{}, processes*crowdThreads), make(chan struct{}, processes*crowdThreads)
+	files := []fstest.File{{Path: "fine", Data: noise(4 << 20)}}
+	content := &fstest.Content{
+		ReadAtFunc: func(ctx context.Context, _ []byte, _ int64) (int, error) {
+			arrived <- struct{}{}
+			<-ctx.Done()
+			return 0, ctx.Err()
+		},
+		CloseFunc: func() error { closed <- struct{}{}; return nil },
+	}
+	for i := range processes * crowdThreads {
+		files = append(files, fstest.File{
+			Path: fmt.Sprintf("hung/%d/%d", i/crowdThreads, i%crowdThreads), Size: 1 << 20,
+			Open: func(context.Context) (fs.Content, error) { return content, nil },
+		})
+	}
+	_, point := mount(t, fstest.Memory(files...))
+	fine := func() time.Duration {
+		began := time.Now()
+		out, err := exec.CommandContext(t.Context(), "dd", "if="+filepath.Join(point, "fine"), "of=/dev/null", "iflag=direct", "bs=64K").CombinedOutput()
+		if err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		return time.Since(began)
+	}
+	alone := fine()
+	goroutines, fds := runtime.NumGoroutine(), openFDs(t)
+	var crowd []*process
+	for i := range processes {
+		crowd = append(crowd, actor(t, "crowd", filepath.Join(point, "hung", strconv.Itoa(i))+"/"))
+	}
+	for range processes * crowdThreads {
+		<-arrived
+	}
+	among := fine()
+	longest := time.Duration(0)
+	for _, p := range crowd {
+		longest = max(longest, p.gone(t, unix.SIGKILL))
+	}
+	for range processes * crowdThreads {
+		<-closed
+	}
+	t.Logf("4 MiB in %v, among 1,000 hung readers in %v; the slowest to go needed %v", alone, among, longest)
+	if longest > 5*time.Second || among > 10*alone+time.Second {
+		t.Errorf("too slow")
+	}
+	// What was answered last is on its way out still.
+	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > goroutines+5 || openFDs(t) > fds; runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatalf("%d goroutines, %d descriptors are left of %d and %d", runtime.NumGoroutine(), openFDs(t), goroutines, fds)
+		}
+	}
+}
+
+func openFDs(t *testing.T) int {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
 }
 
 func TestInterruptedReadReturnsEINTR(t *testing.T) {
@@ -319,6 +400,58 @@ func TestDetachAfterTheDaemonDied(t *testing.T) {
 	}
 }
 
+// A daemon that is stopped for a while answers when it goes on: readers notice nothing.
+func TestStoppedDaemonGoesOn(t *testing.T) {
+	point := fstest.Point(t)
+	daemon := actor(t, "daemon", point)
+	if got := daemon.line(); got != "mounted <nil>" {
+		t.Fatal(got)
+	}
+	suspend(t, daemon)
+	began := time.Now()
+	cat := exec.Command("cat", filepath.Join(point, "file"))
+	var out strings.Builder
+	cat.Stdout = &out
+	if err := cat.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cat.Wait() }()
+	select {
+	case err := <-ended:
+		t.Fatalf("read from a daemon that is stopped: %q, %v", out.String(), err)
+	case <-time.After(time.Second):
+	}
+	if err := daemon.Process.Signal(unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if err != nil || out.String() != "old" {
+			t.Errorf("%q, %v", out.String(), err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the read does not go on")
+	}
+	t.Logf("read after %v", time.Since(began))
+	daemon.gone(t, unix.SIGKILL)
+	if err := fs.Detach(context.Background(), point); err != nil {
+		t.Error(err)
+	}
+}
+
+// suspend stops a process, and returns when all of its threads have stopped.
+func suspend(t *testing.T, p *process) {
+	t.Helper()
+	if err := p.Process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	var status unix.WaitStatus
+	if _, err := unix.Wait4(p.Process.Pid, &status, unix.WUNTRACED, nil); err != nil || !status.Stopped() {
+		t.Fatal(status, err)
+	}
+}
+
 // A daemon that is stopped does not answer; nobody may wait for it for ever.
 func TestMountOnAHungMount(t *testing.T) {
 	point := fstest.Point(t)
@@ -326,13 +459,7 @@ func TestMountOnAHungMount(t *testing.T) {
 	if got := daemon.line(); got != "mounted <nil>" {
 		t.Fatal(got)
 	}
-	if err := daemon.Process.Signal(unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	var status unix.WaitStatus // the signal returns before all threads have stopped
-	if _, err := unix.Wait4(daemon.Process.Pid, &status, unix.WUNTRACED, nil); err != nil || !status.Stopped() {
-		t.Fatal(status, err)
-	}
+	suspend(t, daemon)
 	began := time.Now()
 	_, err := fs.Mount(fs.Config{Catalog: fstest.Memory(), Mountpoint: point})
 	if err == nil || !strings.Contains(err.Error(), "does not answer") {
