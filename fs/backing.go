@@ -88,11 +88,27 @@ var (
 func (h *backedHandle) PassthroughFd() (int, bool) { return h.fd, h.fd >= 0 }
 
 // Read is called if the kernel declined. go-fuse does not tell, and offers no file any more.
+// It is also called for the pages that readahead(2) and POSIX_FADV_WILLNEED bring: they fill
+// the page cache of the mount, of a file that is read past it.
 func (h *backedHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	if h.kind == byKernel && !h.server.declined.Swap(true) {
+	if h.kind == byKernel && !h.server.takes(h.fd) && !h.server.declined.Swap(true) {
 		h.server.log.Info("complete files are read through btmount: the kernel does not read them by itself (that takes root, Linux 6.9, and a cache on a filesystem like ext4)")
 	}
 	return h.fileHandle.Read(ctx, dest, off)
+}
+
+// takes reports whether the kernel takes a file to read by itself.
+func (s *Server) takes(fd int) bool {
+	if s.taken.Load() {
+		return true
+	}
+	id, errno := s.fuse.RegisterBackingFd(&fuse.BackingMap{Fd: int32(fd)})
+	if errno != 0 {
+		return false
+	}
+	s.fuse.UnregisterBackingFd(id)
+	s.taken.Store(true)
+	return true
 }
 
 // begin finishes Open: how h is read, and what the kernel is told of it.

@@ -115,6 +115,38 @@ func TestCompleteFileIsReadByTheKernel(t *testing.T) {
 	readsAs(t, again, data)
 }
 
+// readahead(2) of a file that the kernel reads by itself comes to us. That does not mean that
+// the kernel declined it: later ones are read past us as before.
+func TestReadaheadOfCompleteFile(t *testing.T) {
+	data := noise(100_000)
+	path := filepath.Join(t.TempDir(), "body")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, b := backedFile(t, openFile(t, path), data)
+	b.complete.Store(true)
+	s, point := mount(t, fstest.Memory(file))
+	f := openFile(t, filepath.Join(point, "film"))
+	if err := unix.Fadvise(int(f.Fd()), 0, int64(len(data)), unix.FADV_WILLNEED); err != nil {
+		t.Fatal(err)
+	}
+	readsAs(t, f, data)
+	f.Close()
+	<-b.closed // not before the READs are answered
+	before := s.Reads()
+	if before == 0 {
+		t.Skip("this kernel reads ahead by itself")
+	}
+	g := openFile(t, filepath.Join(point, "film"))
+	if err := unix.Fadvise(int(g.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil { // what came shall not help
+		t.Fatal(err)
+	}
+	readsAs(t, g, data)
+	if n := s.Reads() - before; n != 0 {
+		t.Errorf("%d READs of a complete file", n)
+	}
+}
+
 // A kernel that does not take a file is offered none any more, and everything is read
 // through us, with what is open at the same time too.
 func TestKernelDeclines(t *testing.T) {

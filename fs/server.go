@@ -34,6 +34,7 @@ type Server struct {
 
 	passthrough bool         // complete files are offered to the kernel
 	declined    atomic.Bool  // which does not take them
+	taken       atomic.Bool  // it does
 	reads       atomic.Int64 // READ requests
 
 	ctx  context.Context // ends when the mount goes away
