@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/btmount/btmount/fs/fstest"
 )
 
 // These tests are of the whole: the program as it is built, real mounts, and the
@@ -33,6 +35,7 @@ var (
 var soak = os.Getenv("BTMOUNT_SOAK") == "1"
 
 func TestMain(m *testing.M) {
+	fstest.Visit()
 	if role := os.Getenv("BTMOUNT_TEST_ROLE"); role != "" {
 		os.Exit(play(role, os.Args[1:]))
 	}
