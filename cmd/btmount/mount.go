@@ -100,7 +100,8 @@ func serve(c *cli.Context, cfg daemon.Config, sources []string) error {
 	for _, err := range bad {
 		fmt.Fprintln(c.App.ErrWriter, "btmount:", oneLine(err))
 	}
-	ready(c, d, cfg, len(bad))
+	status := ready(c, d, cfg, len(bad))
+	defer service(c.Context, c.App.ErrWriter, status)()
 	ctx, stop := context.WithCancel(c.Context)
 	defer stop()
 	defer progress(ctx, c.App.ErrWriter, d)()
@@ -132,8 +133,8 @@ func addAll(ctx context.Context, d *daemon.Daemon, sources []string) (added int,
 	return added, bad
 }
 
-// ready prints the one line that says that the mount can be used.
-func ready(c *cli.Context, d *daemon.Daemon, cfg daemon.Config, bad int) {
+// ready prints the one line that says that the mount can be used, and returns how it begins.
+func ready(c *cli.Context, d *daemon.Daemon, cfg daemon.Config, bad int) (status string) {
 	all, known := d.Torrents()
 	line := fmt.Sprintf("mounted %s on %s", count(all, "torrent"), cfg.Mountpoint)
 	if known < all {
@@ -142,10 +143,12 @@ func ready(c *cli.Context, d *daemon.Daemon, cfg daemon.Config, bad int) {
 	if bad > 0 {
 		line += fmt.Sprintf(", %s left out", count(bad, "source"))
 	}
+	status = line
 	line += fmt.Sprintf("; %s; ", reach(d.Addr(), c.Bool("proxy-udp")))
 	if !announceReady(line + "btmount unmount ends it\n") {
 		fmt.Fprintln(c.App.Writer, line+"Ctrl-C unmounts")
 	}
+	return status
 }
 
 // reach says how peers come to us.

@@ -83,6 +83,7 @@ func seed(c *cli.Context) error {
 	}
 	fmt.Fprintf(c.App.Writer, "%s\n%s\nseeding %s (%s, %s) %s; Ctrl-C stops\n",
 		out, magnet, path, count(len(meta.Info.Files), "file"), humanize.IBytes(uint64(meta.Info.Length)), at)
+	defer service(c.Context, c.App.ErrWriter, "seeding "+path)()
 	if err = s.Run(c.Context); errors.Is(err, daemon.ErrSated) {
 		fmt.Fprintf(c.App.Writer, "%s was seeded as much as --seed-ratio or --seed-time say; done\n", path)
 		return nil

@@ -146,4 +146,3 @@ umount mnt
 ended
 `, p.torrent, p.dir, addr)
 }
-
