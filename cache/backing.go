@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"sort"
@@ -30,6 +31,20 @@ func (o *Object) lend(b *body, f *os.File) error {
 		b.lent++
 		return nil
 	}
+	if !b.pool.lend() {
+		return errLent
+	}
+	err := o.mark(f)
+	if err != nil {
+		b.pool.lent.Add(-1)
+		return err
+	}
+	b.lent++
+	return nil
+}
+
+// mark marks the file of a body as lent.
+func (o *Object) mark(f *os.File) error {
 	if !o.lends.Load() {
 		m, err := os.OpenFile(filepath.Join(o.dir, lentFile), os.O_CREATE|os.O_WRONLY, 0o600)
 		if err != nil {
@@ -38,18 +53,21 @@ func (o *Object) lend(b *body, f *os.File) error {
 		m.Close()
 		o.lends.Store(true)
 	}
-	err := f.Chmod(lentMark)
-	if err == nil {
-		b.lent++
-	}
-	return err
+	return f.Chmod(lentMark)
 }
+
+// errLent means that the process has no descriptors for more: the file is read through us.
+var errLent = errors.New("too many files are lent")
 
 // unlend takes the mark away again, if the kernel has closed the file as well.
 func (b *body) unlend() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.lent--; b.lent == 0 && b.f != nil {
+	if b.lent--; b.lent > 0 {
+		return
+	}
+	b.pool.lent.Add(-1)
+	if b.f != nil {
 		giveBack(b.f)
 	}
 }
@@ -136,7 +154,9 @@ func (r *Reader) Backing() (fd int, ok bool) {
 	if err == nil {
 		if st, statErr := f.Stat(); statErr != nil || st.Size() != b.span.Len {
 			o.distrust(int(first), int(last)) // truncated under us
-		} else if err := o.lend(b, f); err != nil {
+		} else if err := o.lend(b, f); errors.Is(err, errLent) {
+			o.store.log.Debug("cache", "err", err)
+		} else if err != nil {
 			o.store.log.Warn("cache", "err", err)
 		} else {
 			r.mu.Lock()

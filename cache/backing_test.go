@@ -156,3 +156,42 @@ func TestBackingOutlivesUs(t *testing.T) {
 		})
 	}
 }
+
+// Files are lent only as far as descriptors go, and when there are none, those that nobody uses
+// are closed for one that is needed.
+func TestDescriptorsRunOut(t *testing.T) {
+	const unit = 16384
+	w := newWorld(t, 40*unit, unit, 2*unit, 2*unit, 2*unit, 2*unit, 2*unit, 2*unit, 2*unit, 2*unit)
+	pool := w.store.pool
+	pool.maxLent = 2
+	for u := range w.obj.Units() {
+		w.fill(u)
+	}
+	var lent []*Reader
+	for i := range 5 {
+		r := w.obj.NewReader(w.lay.Files[i], &noSource{})
+		defer r.Close()
+		if _, ok := r.Backing(); ok {
+			lent = append(lent, r)
+		}
+	}
+	if len(lent) != 2 {
+		t.Errorf("%d files are lent, want 2", len(lent))
+	}
+	lent[0].Close()
+	r := w.obj.NewReader(w.lay.Files[7], &noSource{})
+	defer r.Close()
+	if _, ok := r.Backing(); !ok {
+		t.Error("none is lent after one was given back")
+	}
+	if !pool.shrink() || len(pool.open) > 3 {
+		t.Errorf("%d descriptors stay open that nobody uses", len(pool.open))
+	}
+	if pool.shrink() {
+		t.Error("and still there are some")
+	}
+	if n := w.check(); n != w.obj.Units() {
+		t.Errorf("%d units are there", n)
+	}
+	w.close()
+}

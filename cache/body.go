@@ -2,6 +2,7 @@ package cache
 
 import (
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -34,6 +35,14 @@ type body struct {
 // acquire opens the body if needed; create makes it at its full size.
 // Each acquire that succeeds is paired with a release.
 func (b *body) acquire(create bool) (*os.File, error) {
+	f, err := b.tryAcquire(create)
+	if (errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)) && b.pool.shrink() {
+		f, err = b.tryAcquire(create)
+	}
+	return f, err
+}
+
+func (b *body) tryAcquire(create bool) (*os.File, error) {
 	b.mu.Lock()
 	if b.f != nil && (b.made || !create) {
 		b.refs++
@@ -191,16 +200,57 @@ func (b *body) closeIdle() bool {
 	return true
 }
 
-// pool bounds the descriptors that bodies hold open.
+// pool bounds the descriptors that bodies hold open. Those that are lent have a bound of their
+// own: they can not be closed when others are needed.
 type pool struct {
-	max   int
-	clock atomic.Int64
+	max     int
+	maxLent int64
+	lent    atomic.Int64
+	clock   atomic.Int64
 
 	mu   sync.Mutex
 	open map[*body]struct{}
 }
 
-func newPool(max int) *pool { return &pool{max: max, open: map[*body]struct{}{}} }
+// newPool makes one of at most max descriptors, and of a quarter of what the process may have,
+// half of that lent. The rest is for peers, journals, and what the runtime needs.
+func newPool(max int) *pool {
+	quarter := math.MaxInt32
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
+		quarter = int(min(limit.Cur/4, math.MaxInt32))
+	}
+	return &pool{max: min(max, quarter), maxLent: int64(quarter / 2), open: map[*body]struct{}{}}
+}
+
+// lend counts a descriptor that is handed out; false: too many are.
+func (p *pool) lend() bool {
+	if p.lent.Add(1) > p.maxLent {
+		p.lent.Add(-1)
+		return false
+	}
+	return true
+}
+
+// shrink closes every descriptor that nobody uses, because the process has no more; false:
+// there was none.
+func (p *pool) shrink() (closed bool) {
+	p.mu.Lock()
+	all := make([]*body, 0, len(p.open))
+	for b := range p.open {
+		all = append(all, b)
+	}
+	p.mu.Unlock()
+	for _, b := range all {
+		if b.closeIdle() {
+			closed = true
+			p.mu.Lock()
+			delete(p.open, b) // if it was opened again meanwhile, it is only not counted
+			p.mu.Unlock()
+		}
+	}
+	return closed
+}
 
 // opened notes that b holds a descriptor and closes the longest unused ones above the limit.
 func (p *pool) opened(b *body) {

@@ -48,9 +48,16 @@ func mount(t testing.TB, args ...string) *mounted {
 
 func (f folders) mount(t testing.TB, args ...string) *mounted {
 	t.Helper()
+	return f.mountBy(t, nil, args...)
+}
+
+// mountBy is mount, through another program: prlimit, say.
+func (f folders) mountBy(t testing.TB, by []string, args ...string) *mounted {
+	t.Helper()
 	m := &mounted{folders: f}
 	all := append([]string{"mount", f.point, "--cache-dir", f.cache, "--state-dir", f.state, "--log-level", logLevel, "--listen", "127.0.0.1:0"}, args...)
-	m.proc = command(t, btmount, all...)
+	all = append(append(by, btmount), all...)
+	m.proc = command(t, all[0], all[1:]...)
 	m.cmd.Env = append(os.Environ(), "GOTRACEBACK=all")
 	t.Cleanup(func() { // after the process was killed, if it had to be
 		if ours, _ := fs.Mounted(f.point); ours {

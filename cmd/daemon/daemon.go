@@ -138,7 +138,7 @@ func New(cfg Config) (_ *Daemon, err error) {
 	if d.network, err = openNetwork(cfg); err != nil {
 		return nil, err
 	}
-	cfg = cfg.reachable(d.network)
+	cfg = cfg.reachable(d.network).affordable()
 	encryption, err := swarm.ParseEncryption(cfg.Encryption)
 	if err != nil {
 		return nil, err

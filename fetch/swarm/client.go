@@ -87,7 +87,7 @@ type Client struct {
 
 const (
 	handshakeTimeout = 8 * time.Second
-	maxHandshakes    = 64 // of incoming connections at a time
+	maxHandshakes    = 64 // of incoming connections at a time, or half of MaxConns
 	// maxBuffers is what the buffers of fast peers may hold, all together: 64 of them at
 	// full size. The others have 32 KiB each.
 	maxBuffers = 64 << 20
@@ -116,7 +116,7 @@ func NewClient(cfg Config) (*Client, error) {
 		cfg.Network = network.System()
 	}
 	c := &Client{
-		cfg: cfg, log: cfg.Logger, incoming: make(chan struct{}, maxHandshakes), buffers: wire.NewBudget(maxBuffers),
+		cfg: cfg, log: cfg.Logger, incoming: make(chan struct{}, max(1, min(maxHandshakes, cfg.MaxConns/2))), buffers: wire.NewBudget(maxBuffers),
 		torrents: map[metainfo.InfoHash]*Torrent{}, banned: map[netip.AddrPort]bool{}, bannedID: map[[20]byte]bool{},
 	}
 	c.downlink.Limit = float64(cfg.DownLimit)
