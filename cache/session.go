@@ -9,8 +9,13 @@ import (
 	"path/filepath"
 )
 
+// format is of the whole folder. It grows when an older btmount could not, or should not, use
+// what a newer one wrote.
+const format = 1
+
 // session is the small record that tells which units may be trusted.
 type session struct {
+	Format   int    `json:"format"`
 	Number   uint32 `json:"session"`
 	Clean    bool   `json:"clean"`
 	Distrust uint32 `json:"distrust"` // units of sessions up to this number are hashed again
@@ -25,6 +30,8 @@ func startSession(dir string) (session, error) {
 		s.Clean = true
 	case err != nil:
 		return s, err
+	case json.Unmarshal(b, &s) == nil && s.Format > format:
+		return s, fmt.Errorf("a newer btmount has written it (format %d, this one knows %d)", s.Format, format)
 	case json.Unmarshal(b, &s) != nil || s.Number <= s.Distrust || s.Number == math.MaxUint32:
 		// A record that cannot be read, or is none of ours, vouches for nothing. Sessions count up from
 		// the largest number any journal can hold, so everything is hashed again.
@@ -33,6 +40,7 @@ func startSession(dir string) (session, error) {
 	if !s.Clean {
 		s.Distrust = s.Number
 	}
+	s.Format = format
 	s.Number++
 	s.Clean = false
 	return s, s.save(dir)
