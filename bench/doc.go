@@ -11,8 +11,9 @@
 // churn: seeders leave and come back; stalls: links pause, as when packets are lost;
 // choke: seeders that serve two rounds of five; small: 2,000 small files; share: a film
 // beside a copy of another torrent on one line; loop: one seeder without a limit; engine:
-// the same without a reader; tree:
-// ls of 20,000 files. soak, which runs only if it is named, reads for half an hour while all
+// the same without a reader; tree: ls of 20,000 files; kernel: bytes that are in the cache, read
+// beside the same file on the host's filesystem; evict: a cache that is full beside one that has
+// room. soak, which runs only if it is named, reads for half an hour while all
 // peers come and go, and draws what the daemon holds (soak.csv, soak.svg). Seeders are libtorrent. With -docs the results go to
 // benchmarks.json and benchmarks.md of that folder.
 //

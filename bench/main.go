@@ -28,7 +28,7 @@ import (
 
 var (
 	reps  = flag.Int("reps", 3, "repetitions; the table shows median [min..max]")
-	only  = flag.String("only", "far,long,proxied,uneven,loss,utp,again,v2,mix,silent,churn,stalls,choke,small,share,loop,engine,tree", "scenarios")
+	only  = flag.String("only", "far,long,proxied,uneven,loss,utp,again,v2,mix,silent,churn,stalls,choke,small,share,loop,engine,tree,kernel,evict", "scenarios")
 	lasts = flag.Duration("soak", 30*time.Minute, "how long the scenario soak lasts; it runs only if it is named")
 	docs  = flag.String("docs", "", "folder of benchmarks.json, which is brought up to date, and benchmarks.md, which is made of it")
 	bin   = flag.String("bin", "bin/btmount", "the binary to measure")
@@ -86,7 +86,7 @@ func run(ctx context.Context) error {
 	for _, s := range strings.Split(*only, ",") {
 		do := map[string]func() error{
 			"long": b.long, "proxied": b.proxied, "loss": b.loss, "utp": b.utp, "uneven": b.uneven, "churn": b.churn, "stalls": b.stalls, "choke": b.choke, "small": b.small,
-			"far": b.far, "again": b.again, "v2": b.v2, "mix": b.mix, "silent": b.silent, "share": b.share, "loop": b.loop, "engine": b.engine, "tree": b.tree, "soak": b.soak,
+			"far": b.far, "again": b.again, "v2": b.v2, "mix": b.mix, "silent": b.silent, "share": b.share, "loop": b.loop, "engine": b.engine, "tree": b.tree, "kernel": b.kernel, "evict": b.evict, "soak": b.soak,
 		}[s]
 		if do == nil {
 			return fmt.Errorf("no scenario %q", s)

@@ -21,9 +21,13 @@ import (
 )
 
 // known measures a mount of many torrents.
-func known(ctx context.Context, n, active, starts int, bin, dir string) error {
+func known(ctx context.Context, n, active, files, starts int, bin, dir string) error {
 	torrents := filepath.Join(dir, "torrents")
-	live, err := library(torrents, n, active)
+	if files > 0 {
+		dir = filepath.Join(dir, fmt.Sprintf("each-%d", files))
+		torrents = filepath.Join(dir, "torrents")
+	}
+	live, err := library(torrents, n, active, files)
 	if err != nil {
 		return err
 	}
@@ -41,7 +45,7 @@ func known(ctx context.Context, n, active, starts int, bin, dir string) error {
 }
 
 // library makes the torrents, unless they are there, and returns those that are real.
-func library(dir string, n, active int) (live []*content, err error) {
+func library(dir string, n, active, each int) (live []*content, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -50,6 +54,9 @@ func library(dir string, n, active int) (live []*content, err error) {
 		pieces, files := 500+(i*7919)%1501, 1+(i*31)%20
 		if i%100 == 50 {
 			files = 5000
+		}
+		if each > 0 {
+			files = each
 		}
 		c.length = int64(pieces)*c.piece - 1
 		real := i < active
@@ -143,9 +150,17 @@ func knownOnce(ctx context.Context, round, n int, live []*content, bin, dir, add
 		return err
 	}
 	busy := memory(cmd.Process.Pid)
+	began = time.Now()
+	found, err := exec.CommandContext(ctx, "sh", "-c", "find "+filepath.Join(point, "torrents")+" | wc -l").Output()
+	if err != nil {
+		return err
+	}
+	took, walked, used := time.Since(began), memory(cmd.Process.Pid), processorTime(cmd.Process.Pid)
 	fmt.Printf("start %d: mounted %.2f s, listed %.2f s, %.2f s of processor; RSS %d MB, peak %d MB; with %d active %d MB, peak %d MB; first byte median %.1f ms from asleep (max %.1f), %.1f ms awake (max %.1f)\n",
 		round+1, answered.Seconds(), listed.Seconds(), cpu.Seconds(), idle["VmRSS"], idle["VmHWM"], len(live), busy["VmRSS"], busy["VmHWM"],
 		ms(median(cold)), ms(slices.Max(cold)), ms(median(warm)), ms(slices.Max(warm)))
+	fmt.Printf("         find of %s entries: %.1f s, with what came before %.1f s of processor; RSS %d MB, peak %d MB\n",
+		strings.TrimSpace(string(found)), took.Seconds(), used.Seconds(), walked["VmRSS"], walked["VmHWM"])
 	return nil
 }
 

@@ -29,13 +29,14 @@ func run(ctx context.Context, args []string) error {
 	case "known":
 		n := f.Int("n", 10000, "torrents")
 		active := f.Int("active", 64, "of them, those that are read")
+		files := f.Int("files", 0, "files of each torrent that is not read; 0: 1 to 20, and some have 5,000")
 		starts := f.Int("starts", 3, "how often to mount; the first finds no state")
 		bin := f.String("bin", "bin/btmount", "the binary to measure")
 		dir := f.String("dir", filepath.Join(os.TempDir(), "btmount-scale"), "folder for the torrents, which are kept")
 		if err := f.Parse(args[1:]); err != nil {
 			return err
 		}
-		return known(ctx, *n, *active, *starts, *bin, *dir)
+		return known(ctx, *n, *active, *files, *starts, *bin, *dir)
 	case "peers", "seeders":
 		n := f.Int("peers", 1000, "connections")
 		torrents := f.Int("torrents", 50, "that they are spread over")
