@@ -8,6 +8,10 @@
 // mount first, so that no read begins any more, then scheduler, swarm, and last the
 // cache, which leaves its clean mark when everything is on disk. Torrents that nobody
 // needs are asleep: see dormant.go.
+//
+// Time: every wait, rate and interval is a difference of [time.Now], which Go measures by the
+// monotonic clock: somebody may set the clock by a day, and nothing hangs or hurries. Only what
+// is meant for others has the time of day: logs, modification times, the ages of files.
 package daemon
 
 import (
