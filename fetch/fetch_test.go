@@ -35,7 +35,16 @@ type world struct {
 }
 
 func run(t *testing.T, size int64, dl func(*fetchtest.Swarm) fetch.Download, peers ...fetchtest.Peer) *world {
-	swarm, stopSwarm := fetchtest.New(t, fetchtest.Truth(size), unit, 1<<40, peers...)
+	return runIn(t, size, 1<<40, dl, peers...)
+}
+
+// runLimited is run with a cache of limit bytes.
+func runLimited(t *testing.T, size, limit int64, peers ...fetchtest.Peer) *world {
+	return runIn(t, size, limit, nil, peers...)
+}
+
+func runIn(t *testing.T, size, limit int64, dl func(*fetchtest.Swarm) fetch.Download, peers ...fetchtest.Peer) *world {
+	swarm, stopSwarm := fetchtest.New(t, fetchtest.Truth(size), unit, limit, peers...)
 	w := &world{t: t, swarm: swarm, sched: fetch.New(fetch.Config{})}
 	var d fetch.Download = swarm
 	if dl != nil {

@@ -89,3 +89,25 @@ func TestFolderIsNotReadAheadForOthers(t *testing.T) {
 		}
 	})
 }
+
+// A cache that is smaller than what could be read ahead, and full all the time, holds nobody
+// up: what a read waits for finds a place.
+func TestReadThroughASmallCache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := runLimited(t, 160*mib, 12*mib, fast, fast, fast, fast)
+		defer w.stop()
+		r := w.open()
+		start := time.Now()
+		for off := int64(0); off < 160*mib; off += 128 << 10 {
+			if took := w.read(r, off, 128<<10); took > 2*time.Second {
+				t.Errorf("%v at %d", took, off)
+			}
+		}
+		// Each of four brings a unit in 0.15 s.
+		if took := time.Since(start); took > 30*time.Second {
+			t.Errorf("%v for 160 units", took)
+		}
+		t.Logf("%v for 160 units", time.Since(start))
+		r.Close()
+	})
+}
