@@ -408,11 +408,15 @@ func median(v []float64) float64 {
 type table map[string]map[string][]float64
 
 func (t table) add(metric, system string, v float64) {
+	t.put(metric, system, v)
+	fmt.Fprintf(os.Stderr, "%s: %s %.4g\n", metric, system, v) // a run takes long, and may be ended
+}
+
+func (t table) put(metric, system string, v float64) {
 	if t[metric] == nil {
 		t[metric] = map[string][]float64{}
 	}
 	t[metric][system] = append(t[metric][system], v)
-	fmt.Fprintf(os.Stderr, "%s: %s %.4g\n", metric, system, v) // a run takes long, and may be ended
 }
 
 func (t table) print(w io.Writer) {

@@ -67,7 +67,7 @@ three readers compare every byte (soak.csv has all of it):
 	for metric, systems := range all {
 		for system, m := range systems {
 			for _, v := range m.Values {
-				t.add(metric, system, v)
+				t.put(metric, system, v)
 			}
 			machines[m.Machine] = true
 		}
