@@ -118,7 +118,7 @@ func TestCompleteFileIsReadByTheKernel(t *testing.T) {
 // readahead(2) of a file that the kernel reads by itself comes to us. That does not mean that
 // the kernel declined it: later ones are read past us as before.
 func TestReadaheadOfCompleteFile(t *testing.T) {
-	data := noise(100_000)
+	data := noise(400_000)
 	path := filepath.Join(t.TempDir(), "body")
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
