@@ -74,11 +74,11 @@ func (b *body) write(p []byte, off int64) error {
 	}
 	defer b.release()
 	// A file that was shortened would grow again by the write, with zeros where bytes were.
-	st, err := f.Stat()
-	if err != nil {
+	var st unix.Stat_t // f.Stat allocates, and this is done for every block
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return err
 	}
-	if st.Size() != b.span.Len {
+	if st.Size != b.span.Len {
 		if err := f.Truncate(b.span.Len); err != nil {
 			return err
 		}

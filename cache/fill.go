@@ -131,6 +131,9 @@ func (o *Object) WriteAt(p []byte, off int64) error {
 func (o *Object) write(p []byte, e extent.Extent) error {
 	o.writing.RLock() // nobody moves a unit to memory meanwhile
 	defer o.writing.RUnlock()
+	if o.remembers.Load() == 0 {
+		return o.writeDisk(p, e.Off)
+	}
 	return o.split(e, func(part extent.Extent, to []byte) {
 		copy(to, p[part.Off-e.Off:part.End()-e.Off])
 	}, func(part extent.Extent) error {
