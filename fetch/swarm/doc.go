@@ -47,8 +47,8 @@
 // because nothing that was asked can be taken back in time, and a seek waits behind all of
 // it. Four numbers follow from these rules, and are what a reader sees on a path of 50 ms
 // with four peers of 2 MB/s: the first byte of a seek takes one round trip and the piece
-// (1.04 to 1.1 times what the path itself needs), behind full queues 0.12 s more; reading in
-// order takes 0.97 of the line; a peer that falls silent costs 0.4 s.
+// (1.1 to 1.2 times what the path itself needs), behind full queues 0.12 s more; reading in
+// order takes 0.97 of the line; a peer that falls silent costs 0.55 s.
 //
 // A block is late when its peer is, not when a timer says so: each has a predicted time. If
 // the last block of a unit that a read waits for is predicted for after its due time, and
@@ -70,7 +70,7 @@
 // libtorrent's deadline mode orders pieces by deadline and estimates when a peer would
 // bring them, as we do, but goes over them once in a second, asks a second peer no sooner
 // than that, and otherwise keeps queues of 3 s (docs/streaming.rst, torrent.cpp): a seek takes
-// 3.3 times the path's time where we take 1.04, and a silent peer costs 11 s
+// 5.1 times the path's time where we take 1.2, and a silent peer costs 11 s
 // (docs/benchmarks.md). anacrolix's Client knows priorities and no times, and refills a queue
 // when it is empty, which leaves half of a path of 50 ms unused. Sequential mode, of most
 // others, is no deadline at all: the slowest peer decides when the next piece is whole.
