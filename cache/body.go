@@ -2,6 +2,7 @@ package cache
 
 import (
 	"errors"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -66,15 +67,70 @@ func (b *body) tryAcquire(create bool) (*os.File, error) {
 // errChanged means that somebody else removed or shortened the file of a body.
 var errChanged = errors.New("a file of the cache was removed or shortened by somebody else")
 
+// vec is bytes in several parts.
+type vec [][]byte
+
+const maxVec = 1024 // parts that one call takes: IOV_MAX of Linux
+
+func (v vec) len() (n int64) {
+	for _, p := range v {
+		n += int64(len(p))
+	}
+	return n
+}
+
+// part returns n bytes of v from off on. It shares them, and v itself if that is all of it.
+func (v vec) part(off, n int64) vec {
+	if off == 0 && n == v.len() {
+		return v
+	}
+	out := make(vec, 0, len(v))
+	for _, p := range v {
+		skip := min(off, int64(len(p)))
+		p = p[skip:]
+		off -= skip
+		if p = p[:min(n, int64(len(p)))]; len(p) > 0 {
+			out = append(out, p)
+			n -= int64(len(p))
+		}
+	}
+	return out
+}
+
+// writeTo writes v to f at off.
+func (v vec) writeTo(f *os.File, off int64) error {
+	if len(v) == 1 {
+		_, err := f.WriteAt(v[0], off)
+		return err
+	}
+	for left := v.len(); left > 0; {
+		n, err := unix.Pwritev(int(f.Fd()), v[:min(len(v), maxVec)], off)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return &os.PathError{Op: "write", Path: f.Name(), Err: err}
+		case n == 0 && len(v) > maxVec:
+			v = v[maxVec:] // all of them empty
+			continue
+		case n == 0:
+			return io.ErrUnexpectedEOF
+		}
+		n = max(n, 0)
+		off, left = off+int64(n), left-int64(n)
+		v = v.part(int64(n), left)
+	}
+	return nil
+}
+
 // write writes p at off. After errChanged the next one begins a new file.
-func (b *body) write(p []byte, off int64) error {
+func (b *body) write(p vec, off int64) error {
 	f, err := b.acquire(true)
 	if err != nil {
 		return err
 	}
 	defer b.release()
 	// A file that was shortened would grow again by the write, with zeros where bytes were.
-	var st unix.Stat_t // f.Stat allocates, and this is done for every block
+	var st unix.Stat_t // f.Stat allocates
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return err
 	}
@@ -84,8 +140,7 @@ func (b *body) write(p []byte, off int64) error {
 		}
 		return errChanged
 	}
-	_, err = f.WriteAt(p, off)
-	return err
+	return p.writeTo(f, off)
 }
 
 func (b *body) openLocked(create bool) (*os.File, error) {

@@ -99,14 +99,14 @@ func (c *content) meta(name string, files int, hashed bool) (*metainfo.Meta, err
 // source is a swarm.Store that has everything.
 type source struct{ c *content }
 
-func (s source) Begin(int) error              { return fmt.Errorf("complete") }
-func (s source) Abandon(int)                  {}
-func (s source) WriteAt([]byte, int64) error  { return fmt.Errorf("complete") }
-func (s source) ReadBack([]byte, int64) error { return fmt.Errorf("complete") }
-func (s source) Commit(int, []byte)           {}
-func (s source) Fail(int, error)              {}
-func (s source) Has(int) bool                 { return true }
-func (s source) Known(int) bool               { return true }
+func (s source) Begin(int) error                { return fmt.Errorf("complete") }
+func (s source) Abandon(int)                    {}
+func (s source) WriteVec([][]byte, int64) error { return fmt.Errorf("complete") }
+func (s source) ReadBack([]byte, int64) error   { return fmt.Errorf("complete") }
+func (s source) Commit(int, []byte)             {}
+func (s source) Fail(int, error)                {}
+func (s source) Has(int) bool                   { return true }
+func (s source) Known(int) bool                 { return true }
 func (s source) Each(f func(int)) {
 	for u := range int((s.c.length + s.c.piece - 1) / s.c.piece) {
 		f(u)

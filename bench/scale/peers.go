@@ -32,11 +32,11 @@ func newSink(m *metainfo.Meta) *sink {
 	return &sink{units: n, have: make([]bool, n)}
 }
 
-func (s *sink) Begin(int) error             { return nil }
-func (s *sink) Abandon(int)                 {}
-func (s *sink) WriteAt([]byte, int64) error { return nil }
-func (s *sink) Fail(int, error)             {}
-func (s *sink) Known(u int) bool            { return s.Has(u) }
+func (s *sink) Begin(int) error                { return nil }
+func (s *sink) Abandon(int)                    {}
+func (s *sink) WriteVec([][]byte, int64) error { return nil }
+func (s *sink) Fail(int, error)                {}
+func (s *sink) Known(u int) bool               { return s.Has(u) }
 func (s *sink) ReadBack([]byte, int64) error {
 	return fmt.Errorf("nothing is kept")
 }

@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -219,11 +220,16 @@ type arrival struct {
 	err                error
 }
 
+// maxRun is how many blocks that lie in the buffer are taken at once: so many are written
+// together, and stay in the processor's cache meanwhile.
+const maxRun = 16
+
 // read runs until the connection ends.
 func (c *conn) read(ctx context.Context) error {
 	r := wire.NewReaderWithin(c.t.client.buffers, c.rw)
 	defer r.Release()
 	var batch []arrival
+	run := make([]wire.Message, 0, maxRun)
 	flush := func() {
 		if len(batch) > 0 {
 			b := batch
@@ -244,29 +250,31 @@ func (c *conn) read(ctx context.Context) error {
 		if m.Keepalive {
 			continue
 		}
-		if m.Type == pp.Piece {
-			a, ok := c.block(&m)
-			if ok {
-				batch = append(batch, a)
-			} else if c.unasked.Load() > maxUnasked {
-				return errUnasked
-			}
-			if len(batch) >= 64 || ok && a.what != stored {
-				flush()
-			}
-			if f := (*fault.Error)(nil); a.err != nil && errors.As(a.err, &f) {
-				return f
-			}
-			for _, l := range c.t.downLimits {
-				if err := c.take(ctx, l, len(m.Payload)); err != nil {
-					return err
-				}
+		if m.Type != pp.Piece {
+			flush()
+			if err := c.message(&m); err != nil {
+				return err
 			}
 			continue
 		}
-		flush()
-		if err := c.message(&m); err != nil {
-			return err
+		run = append(run[:0], m)
+		for len(run) < maxRun && r.ReadyBlock() && err == nil {
+			if m, err = r.Read(); err == nil {
+				run = append(run, m)
+			}
+		}
+		arrived, got := c.blocks(run, batch)
+		if batch = arrived; len(batch) >= 64 || got.soon {
+			flush()
+		}
+		if got.err != nil || err != nil {
+			flush()
+			return cmp.Or(got.err, err)
+		}
+		for _, l := range c.t.downLimits {
+			if err := c.take(ctx, l, got.bytes); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -281,42 +289,87 @@ func ackSoon(raw syscall.RawConn) {
 	}
 }
 
-// block stores and hashes a block that came; ok=false: it was not asked for.
-func (c *conn) block(m *wire.Message) (a arrival, ok bool) {
-	key := blockKey{int(m.Index), int(m.Begin), len(m.Payload)}
-	c.mu.Lock()
-	asked := c.answerLocked(key)
-	c.mu.Unlock()
-	if !asked {
-		c.unasked.Add(1)
-		c.wasted.Add(int64(key.size))
-		return a, false
-	}
-	unit, block, ok := c.t.served.Load().grid.block(key.piece, key.begin)
-	if !ok {
-		return a, false // can not be: it was asked for
-	}
-	a = arrival{piece: unit, block: block, size: key.size, what: duplicate}
-	c.down.Add(int64(key.size))
-	if as := c.t.flying.find(unit); as != nil {
-		a.what, a.err = c.give(as, a.block, m.Payload)
-	}
-	if a.what == duplicate {
-		c.wasted.Add(int64(key.size))
-	}
-	a.at = time.Now()
-	return a, true
+// received is what became of a run of blocks.
+type received struct {
+	bytes int
+	soon  bool // the torrent is told at once
+	err   error
 }
 
-// give gives a block to its unit. After a fault the unit is in no known state: it fails,
-// and is fetched anew.
-func (c *conn) give(as assembly, b int, data []byte) (what outcome, err error) {
-	what = failed
-	err = fault.Catch(c.t.log, "a block of a peer", func() (err error) {
-		what, err = as.accept(b, data, c)
-		return err
+// blocks stores and hashes blocks that came, and adds those that were asked for to batch.
+func (c *conn) blocks(run []wire.Message, batch []arrival) ([]arrival, received) {
+	first, out := len(batch), received{}
+	if batch == nil {
+		batch = make([]arrival, 0, 64+maxRun)
+	}
+	var payloads [maxRun][]byte
+	c.mu.Lock()
+	for i := range run {
+		m := &run[i]
+		key := blockKey{int(m.Index), int(m.Begin), len(m.Payload)}
+		out.bytes += key.size
+		if !c.answerLocked(key) {
+			c.unasked.Add(1)
+			c.wasted.Add(int64(key.size))
+			continue
+		}
+		unit, block, ok := c.t.served.Load().grid.block(key.piece, key.begin)
+		if !ok {
+			continue // can not be: it was asked for
+		}
+		c.down.Add(int64(key.size))
+		payloads[len(batch)-first] = m.Payload
+		batch = append(batch, arrival{piece: unit, block: block, size: key.size, what: duplicate})
+	}
+	c.mu.Unlock()
+	fresh := batch[first:]
+	for from := 0; from < len(fresh); {
+		to := from + 1
+		for to < len(fresh) && fresh[to].piece == fresh[from].piece && fresh[to].block == fresh[to-1].block+1 {
+			to++
+		}
+		if err := c.give(fresh[from:to], payloads[from:to]); err != nil {
+			out.err = err
+		}
+		from = to
+	}
+	now := time.Now()
+	for i := range fresh {
+		a := &fresh[i]
+		a.at = now
+		if a.what == duplicate {
+			c.wasted.Add(int64(a.size))
+		}
+		out.soon = out.soon || a.what != stored
+	}
+	if c.unasked.Load() > maxUnasked && out.err == nil {
+		out.err = errUnasked
+	}
+	return batch, out
+}
+
+// give gives blocks that follow each other to their unit. After a fault the unit is in no known
+// state: it fails, and is fetched anew; only a fault is returned.
+func (c *conn) give(run []arrival, payloads [][]byte) error {
+	as := c.t.flying.find(run[0].piece)
+	if as == nil {
+		return nil
+	}
+	var what [maxRun]outcome
+	err := fault.Catch(c.t.log, "a block of a peer", func() error {
+		return as.accept(run[0].block, payloads, what[:len(run)], c)
 	})
-	return what, err
+	f := (*fault.Error)(nil)
+	fell := errors.As(err, &f)
+	for i := range run {
+		if run[i].what = what[i]; fell || what[i] == failed {
+			run[i].what, run[i].err = failed, err
+		}
+	}
+	if fell {
+		return f
+	}
+	return nil
 }
 
 // answerLocked takes one request as answered, if there was one. A block is asked twice

@@ -62,7 +62,7 @@ type vast struct {
 
 func (s *vast) Begin(int) error                  { return nil }
 func (s *vast) Abandon(int)                      {}
-func (s *vast) WriteAt([]byte, int64) error      { return nil }
+func (s *vast) WriteVec([][]byte, int64) error   { return nil }
 func (s *vast) ReadBack(p []byte, _ int64) error { clear(p); return nil }
 func (s *vast) Fail(int, error)                  {}
 func (s *vast) Known(u int) bool                 { return s.Has(u) }

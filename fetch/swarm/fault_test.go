@@ -28,9 +28,9 @@ func (s *trap) spring(in string) {
 }
 
 func (s *trap) Begin(u int) error { s.spring("Begin"); return s.Store.Begin(u) }
-func (s *trap) WriteAt(p []byte, off int64) error {
-	s.spring("WriteAt")
-	return s.Store.WriteAt(p, off)
+func (s *trap) WriteVec(v [][]byte, off int64) error {
+	s.spring("WriteVec")
+	return s.Store.WriteVec(v, off)
 }
 func (s *trap) Commit(u int, tag []byte) { s.spring("Commit"); s.Store.Commit(u, tag) }
 func (s *trap) ReadPresent(p []byte, off int64) error {
@@ -105,7 +105,7 @@ func TestFaultEndsOneTorrent(t *testing.T) {
 // connection: nothing hangs, and the bytes come in the end.
 func TestFaultEndsOnePeer(t *testing.T) {
 	for _, kind := range kinds {
-		for _, in := range []string{"WriteAt", "Commit", "ReadPresent"} {
+		for _, in := range []string{"WriteVec", "Commit", "ReadPresent"} {
 			t.Run(kind+" "+in, func(t *testing.T) { faultEndsOnePeer(t, kind, in) })
 		}
 	}

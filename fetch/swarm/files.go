@@ -63,7 +63,7 @@ func NewFiles(meta *metainfo.Meta, path string) (*Files, error) {
 
 func (f *Files) Begin(int) error                  { return errReadOnly }
 func (f *Files) Abandon(int)                      {}
-func (f *Files) WriteAt([]byte, int64) error      { return errReadOnly }
+func (f *Files) WriteVec([][]byte, int64) error   { return errReadOnly }
 func (f *Files) ReadBack(p []byte, o int64) error { return f.ReadPresent(p, o) }
 func (f *Files) Commit(int, []byte)               {}
 func (f *Files) Fail(int, error)                  {}

@@ -141,7 +141,11 @@ func (t *Torrent) begin(p int) bool {
 		return false
 	}
 	if t.hashes == nil {
-		t.flying.put(newPieceAssembly(p, t.grid.size(p), int64(p)*t.grid.unit, t.info.PieceHash(p), t.store, &t.client.held, func(b int) bool { return t.grid.padded(p, b) }))
+		a := newPieceAssembly(p, t.grid.size(p), int64(p)*t.grid.unit, t.info.PieceHash(p), t.store, &t.client.held, func(b int) bool { return t.grid.padded(p, b) })
+		if t.failures[p] != nil {
+			a.suspected()
+		}
+		t.flying.put(a)
 		return true
 	}
 	t.hashes.need(p) // forgotten, perhaps, since it was wanted

@@ -119,7 +119,9 @@ func (q *quiet) say(m *wire.Message) bool {
 	err := error(nil)
 	switch m.Type {
 	case pp.Piece:
-		c.block(m)
+		batch, got := c.blocks([]wire.Message{*m}, nil)
+		q.arrived(c, batch)
+		err = got.err
 	case pp.Request:
 		err = c.asks(blockKey{int(m.Index), int(m.Begin), int(m.Length)})
 	case pp.Cancel:

@@ -568,7 +568,7 @@ func (h *hashing) judge(f *failure, u int, leaves []merkle.Hash) {
 	at := (u - first) * int(h.grid.unit/wire.BlockSize)
 	for _, ev := range f.evidence {
 		for b, leaf := range leaves {
-			if c := ev.from[at+b]; c != nil && ev.sums[at+b] != short(leaf) {
+			if c := ev.from[at+b]; c != nil && ev.prints[at+b] != short(leaf) {
 				h.t.lied(c, u)
 			}
 		}

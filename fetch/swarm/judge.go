@@ -76,11 +76,11 @@ func (t *Torrent) blame(p int, ev evidence) *failure {
 func (t *Torrent) spoiledWhole(p int, units []*unitAssembly) {
 	first, last := t.grid.of(p)
 	per := int(t.grid.unit / wire.BlockSize)
-	ev := evidence{from: make([]*conn, (last-first)*per), sums: make([]uint64, (last-first)*per)}
+	ev := evidence{from: make([]*conn, (last-first)*per), prints: make([]uint64, (last-first)*per)}
 	for _, a := range units {
 		e := a.evidence()
 		copy(ev.from[(a.index-first)*per:], e.from)
-		copy(ev.sums[(a.index-first)*per:], e.sums)
+		copy(ev.prints[(a.index-first)*per:], e.prints)
 	}
 	halves := t.info.V1 && t.matchesV1(p)
 	for _, a := range units {

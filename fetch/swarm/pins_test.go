@@ -217,7 +217,8 @@ func TestHeldIsBounded(t *testing.T) {
 		if b == 0 {
 			want = complete
 		}
-		if o, err := a.accept(b, content[b*16<<10:min((b+1)*16<<10, len(content))], from); o != want || err != nil {
+		var o [1]outcome
+		if err := a.accept(b, [][]byte{content[b*16<<10 : min((b+1)*16<<10, len(content))]}, o[:], from); o[0] != want || err != nil {
 			t.Fatalf("block %d: %v %v", b, o, err)
 		}
 		if n := held.Load(); n > maxHeld {
@@ -228,7 +229,8 @@ func TestHeldIsBounded(t *testing.T) {
 		t.Errorf("%d bytes are held at the end; there: %v", n-(maxHeld-20<<10), l.Has(p))
 	}
 	b := newPieceAssembly(p, 64<<10, 0, metainfo.InfoHash{}, l, &held, none)
-	if o, err := b.accept(3, content[:16<<10], from); o != stored || err != nil {
+	var o [1]outcome
+	if err := b.accept(3, [][]byte{content[:16<<10]}, o[:], from); o[0] != stored || err != nil {
 		t.Fatal(o, err)
 	}
 	if b.stop(); held.Load() != maxHeld-20<<10 {

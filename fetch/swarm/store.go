@@ -8,9 +8,9 @@ type Store interface {
 	Begin(unit int) error
 	// Abandon gives that room back.
 	Abandon(unit int)
-	// WriteAt stores bytes of units that were begun.
-	WriteAt(p []byte, off int64) error
-	// ReadBack reads what WriteAt stored and nobody verified yet.
+	// WriteVec stores bytes of units that were begun: the parts of v, one after the other.
+	WriteVec(v [][]byte, off int64) error
+	// ReadBack reads what WriteVec stored and nobody verified yet.
 	ReadBack(p []byte, off int64) error
 	// Commit marks a unit verified: readers may have it. tag has TagSize bytes, to be
 	// kept for Verify.

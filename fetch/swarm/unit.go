@@ -27,31 +27,40 @@ func newUnitAssembly(u int, g *grid, store Store, leaves []merkle.Hash) *unitAss
 	return a
 }
 
-func (a *unitAssembly) accept(b int, data []byte, from *conn) (outcome, error) {
-	if !a.claim(b, from) {
-		return duplicate, nil
-	}
-	err := a.write(b, data)
-	sum := merkle.Leaf(data)
+func (a *unitAssembly) accept(b int, run [][]byte, what []outcome, from *conn) error {
+	return a.claims(b, run, what, from, func(b int, run [][]byte, what []outcome) error { return a.take(b, run, what, from) })
+}
 
+// take writes and hashes blocks that were claimed.
+func (a *unitAssembly) take(b int, run [][]byte, what []outcome, from *conn) error {
+	err := a.write(b, run)
+	var few [16]merkle.Hash
+	sums := few[:0]
+	for _, block := range run {
+		sums = append(sums, merkle.Leaf(block))
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	defer a.leaveLocked()
-	a.state[b] = blockFree
-	switch {
-	case err != nil:
-		return failed, err
-	case from.barred.Load():
-		return duplicate, nil // banned while it was written
-	case a.leaves != nil && sum != a.leaves[b]:
-		return lie, nil
+	for i, sum := range sums {
+		a.state[b+i] = blockFree
+		switch {
+		case err != nil:
+			what[i] = failed
+		case from.barred.Load():
+			what[i] = duplicate // banned while it was written
+		case a.leaves != nil && sum != a.leaves[b+i]:
+			what[i] = lie
+		default:
+			what[i] = stored
+			a.state[b+i], a.from[b+i], a.sums[b+i] = blockWritten, from, sum
+			a.missing--
+		}
 	}
-	a.state[b], a.from[b], a.sums[b] = blockWritten, from, sum
-	a.missing--
-	if a.commitLocked() {
-		return complete, nil
+	if last := len(run) - 1; what[last] == stored && a.commitLocked() {
+		what[last] = complete
 	}
-	return stored, nil
+	return err
 }
 
 // commitLocked commits the unit if all of it is here and proven. It is called under
@@ -122,7 +131,7 @@ func (a *unitAssembly) evidence() evidence {
 	defer a.mu.Unlock()
 	e := evidence{from: a.from}
 	for _, sum := range a.sums {
-		e.sums = append(e.sums, short(sum))
+		e.prints = append(e.prints, short(sum))
 	}
 	return e
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"io"
 	"sync/atomic"
+
+	pp "github.com/anacrolix/torrent/peer_protocol"
 )
 
 // Budget bounds what the buffers of many Readers may grow to beyond their first size, in
@@ -64,10 +66,16 @@ func (r *Reader) Release() {
 	r.size = firstBuffer
 }
 
-// Ready reports whether a whole message is buffered: Read will not wait.
+// Ready reports whether a whole message is buffered: Read will not wait, and the payloads
+// that were returned before it stay valid.
 func (r *Reader) Ready() bool {
 	have := r.w - r.r
 	return have >= 4 && uint32(have-4) >= binary.BigEndian.Uint32(r.buf[r.r:])
+}
+
+// ReadyBlock reports whether a whole message is buffered that brings a block.
+func (r *Reader) ReadyBlock() bool {
+	return r.Ready() && r.w-r.r > 4 && pp.MessageType(r.buf[r.r+4]) == pp.Piece && r.buf[r.r+3]|r.buf[r.r+2]|r.buf[r.r+1]|r.buf[r.r] != 0
 }
 
 // need makes n bytes available at buf[r:].

@@ -39,7 +39,7 @@ const (
 	lastBuffer  = 1 << 20
 )
 
-// Message is one message. Payload is valid until the next call of Read.
+// Message is one message. Payload is valid until a call of Read that finds the Reader not Ready.
 type Message struct {
 	Type      pp.MessageType
 	Keepalive bool
