@@ -4,6 +4,7 @@ import (
 	"crypto/sha1"
 	"hash"
 	"hash/maphash"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -66,7 +67,7 @@ func (a *blocks) claim(b, n int, from *conn) (got int) {
 		return 0
 	}
 	for got < n && a.state[b+got] == blockFree {
-		a.state[b+got] = blockWriting
+		a.state[b+got] = blockTaken
 		got++
 	}
 	if got > 0 {
@@ -135,33 +136,50 @@ func (a *blocks) stop() (committed bool) {
 func (a *blocks) here(b int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.state[b] == blockWritten
+	return a.state[b] == blockHere
 }
 
-// pieceAssembly is one piece on its way, where v1 piece hashes rule. Blocks are written
-// to the store and hashed as they arrive, by the goroutine of the peer that brought
-// them, while they are warm in its processor's cache; only blocks that overtake others
-// are copied. The disk is not read again.
+// pieceAssembly is one piece on its way, where v1 piece hashes rule. Blocks are hashed as they
+// arrive, by the goroutine of the peer that brought them, while they are warm in its
+// processor's cache, and written together with those beside them: a small write costs the
+// filesystem twice the time for each byte of a long one, and leaves small folios in the page
+// cache, which are slower to read for as long as they live. Only blocks that come before those
+// beside them, or overtake others, are copied. The disk is not read again.
 type pieceAssembly struct {
 	blocks
 	want [sha1.Size]byte
 
 	// Guarded by mu.
-	early   [][]byte // blocks written before the hash came to them
-	held    *atomic.Int64
-	prints  []uint64 // fingerprint of each block, to find who lied; nil if nobody asks
-	next    int      // first block not hashed
-	hash    hash.Hash
-	hashing bool // one goroutine hashes at a time
-	restart bool // hash again from the first block
+	kept      [][]byte // blocks that are here, and not yet written or not yet hashed
+	held      *atomic.Int64
+	place     []place  // of each block that is here
+	unwritten int      // blocks
+	prints    []uint64 // fingerprint of each block, to find who lied; nil if nobody asks
+	next      int      // first block not hashed
+	hash      hash.Hash
+	hashing   bool // one goroutine hashes at a time
+	restart   bool // hash again from the first block
 }
+
+// place is where a block is that has arrived.
+type place uint8
+
+const (
+	inMemory place = iota
+	onItsWay       // some goroutine writes it
+	inStore
+)
+
+// together is how many blocks are written at once, as a rule: the longest aligned groups of them
+// that fit in a run.
+const together = maxRun
 
 type blockState uint8
 
 const (
-	blockFree blockState = iota
-	blockWriting
-	blockWritten
+	blockFree  blockState = iota
+	blockTaken            // by a goroutine that is inside accept
+	blockHere
 )
 
 // outcome is what became of a block.
@@ -179,20 +197,24 @@ const (
 // fingerprint is a seed of this process: nobody can aim at a collision.
 var fingerprint = maphash.MakeSeed()
 
-// maxHeld bounds the bytes of early blocks of a whole client. Beyond it they are read back
-// when their turn comes: a peer that withholds the first block of many large pieces costs
-// reads from the page cache then, and no memory.
+// maxHeld bounds the bytes of blocks that a whole client keeps. Beyond it they are written when
+// they come, and read back when their turn comes: a peer that withholds the first block of many
+// large pieces costs small writes and reads from the page cache then, and no memory.
 const maxHeld = 64 << 20
+
+// spareBlocks are buffers of blocks that are kept no more.
+var spareBlocks = sync.Pool{New: func() any { return new([wire.BlockSize]byte) }}
 
 // newPieceAssembly counts the bytes that it keeps in memory in held.
 // Blocks that zero tells of are zeros, as the store will say too.
 func newPieceAssembly(index, size int, off int64, want [sha1.Size]byte, store Store, held *atomic.Int64, zero func(b int) bool) *pieceAssembly {
 	a := &pieceAssembly{want: want, hash: sha1.New(), held: held}
 	n := a.init(index, size, off, store)
-	a.early = make([][]byte, n)
+	a.kept, a.place, a.unwritten = make([][]byte, n), make([]place, n), n
 	for b := range n {
 		if zero(b) {
-			a.state[b] = blockWritten // and read back, when its turn comes
+			a.state[b], a.place[b] = blockHere, inStore // and read back, when its turn comes
+			a.unwritten--
 		}
 	}
 	return a
@@ -206,9 +228,9 @@ func (a *pieceAssembly) accept(b int, run [][]byte, what []outcome, from *conn) 
 	return a.claims(b, run, what, from, func(b int, run [][]byte, what []outcome) error { return a.take(b, run, what, from) })
 }
 
-// take writes and hashes blocks that were claimed.
-func (a *pieceAssembly) take(b int, run [][]byte, what []outcome, from *conn) error {
-	err := a.write(b, run)
+// take keeps or writes blocks that were claimed, and hashes what has its turn. The order matters:
+// a block is in r, kept, or in the store from the time that it is here.
+func (a *pieceAssembly) take(b int, run [][]byte, what []outcome, from *conn) (err error) {
 	if a.prints != nil {
 		for i, block := range run { // claimed: nobody else writes or reads these
 			a.prints[b+i] = maphash.Bytes(fingerprint, block)
@@ -217,87 +239,198 @@ func (a *pieceAssembly) take(b int, run [][]byte, what []outcome, from *conn) er
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	defer a.leaveLocked()
-	all := stored
-	if err != nil {
-		all = failed
-	} else if from.barred.Load() {
-		all = duplicate // banned while it was written
-	}
-	for i := range run {
-		what[i] = all
-	}
-	if all != stored {
+	if from.barred.Load() { // since they were claimed
 		a.freeLocked(b, len(run))
-		return err
+		for i := range run {
+			what[i] = duplicate
+		}
+		return nil
 	}
 	for i := range run {
-		a.state[b+i], a.from[b+i] = blockWritten, from
+		what[i] = stored
+		a.state[b+i], a.from[b+i], a.place[b+i] = blockHere, from, inMemory
 	}
-	last := len(run) - 1
-	if !a.hashing && b <= a.next && a.next <= b+last {
-		what[last], err = a.advanceLocked(b, run)
+	r := running{b, run, from}
+	ok := false // nor is it if the store panics
+	defer func() {
+		for n := b; !ok && n < b+len(run); n++ {
+			what[n-b] = failed
+			if a.chunkLocked(n, r) != nil && a.place[n] != onItsWay {
+				a.dropLocked(n)
+			}
+		}
+	}()
+	if err := a.storeLocked(r); err != nil {
 		return err
 	}
-	for i, block := range run {
-		a.holdLocked(b+i, block)
-	}
+	ok = true
 	if !a.hashing {
-		what[last], err = a.advanceLocked(b, nil)
+		what[len(run)-1], err = a.advanceLocked(r)
+	}
+	for n := max(b, a.next); n < b+len(run) && !a.done; n++ { // written, and not yet hashed
+		a.keepLocked(n, r)
 	}
 	return err
 }
 
-func (a *pieceAssembly) holdLocked(b int, data []byte) {
-	if a.held.Add(int64(len(data))) > maxHeld {
-		a.held.Add(-int64(len(data)))
-		return
-	}
-	a.early[b] = append([]byte(nil), data...)
+// running is a run that is being taken: blocks from block b on. Some may be taken back
+// meanwhile, when their peer is banned, and brought anew by another.
+type running struct {
+	b    int
+	run  [][]byte
+	from *conn
 }
 
-func (a *pieceAssembly) letGoLocked(b int) {
-	a.held.Add(-int64(len(a.early[b])))
-	a.early[b] = nil
+// chunkLocked returns what is in memory of block n, in r or kept.
+func (a *pieceAssembly) chunkLocked(n int, r running) []byte {
+	if n >= r.b && n < r.b+len(r.run) && a.state[n] == blockHere && a.from[n] == r.from {
+		return r.run[n-r.b]
+	}
+	return a.kept[n]
+}
+
+// storeLocked writes the groups that a run completes, and keeps the rest of it. What there is no
+// memory for is written as well. The lock is let go while writing.
+func (a *pieceAssembly) storeLocked(r running) error {
+	last := r.b + len(r.run)
+	for at, to := r.b, 0; at < last; at = to {
+		first := at / together * together
+		end := min(first+together, len(a.state))
+		to = min(end, last)
+		if slices.ContainsFunc(a.state[first:end], func(s blockState) bool { return s != blockHere }) {
+			for first, end = at, at; end < to; end++ {
+				a.keepLocked(end, r)
+			}
+			if !slices.ContainsFunc(a.kept[first:end], func(p []byte) bool { return p == nil }) {
+				continue
+			}
+		}
+		if err := a.writeLocked(first, end, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeLocked writes the blocks of [first, end) that are in memory. Those that somebody else has
+// in a run of his own, he writes.
+func (a *pieceAssembly) writeLocked(first, end int, r running) error {
+	var few [together][]byte
+	for n := first; n < end; n++ {
+		parts, at := few[:0], n
+		for ; n < end && a.state[n] == blockHere && a.place[n] == inMemory; n++ {
+			p := a.chunkLocked(n, r)
+			if p == nil {
+				break
+			}
+			parts = append(parts, p)
+			a.place[n] = onItsWay
+		}
+		if len(parts) > 0 {
+			if err := a.writeUnlocked(at, parts); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// writeUnlocked writes blocks from block at on with the lock let go. Nobody takes a block back
+// that is on its way.
+func (a *pieceAssembly) writeUnlocked(at int, parts [][]byte) error {
+	where := inMemory
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		for n := at; n < at+len(parts); n++ {
+			if a.place[n] = where; where == inStore {
+				a.unwritten--
+				a.letGoLocked(n)
+			}
+		}
+		a.quiet.Broadcast()
+	}()
+	err := a.store.WriteVec(parts, a.off+int64(at)*wire.BlockSize)
+	if err == nil {
+		where = inStore
+	}
+	return err
+}
+
+// keepLocked keeps a copy of a block of r, if it is still its, and there is memory for it.
+func (a *pieceAssembly) keepLocked(n int, r running) {
+	block := a.chunkLocked(n, r)
+	if block == nil || a.kept[n] != nil {
+		return
+	}
+	if a.held.Add(int64(len(block))) > maxHeld {
+		a.held.Add(-int64(len(block)))
+		return
+	}
+	p := spareBlocks.Get().(*[wire.BlockSize]byte)
+	a.kept[n] = p[:copy(p[:], block)]
+}
+
+// letGoLocked lets go of a block that is written and hashed.
+func (a *pieceAssembly) letGoLocked(n int) {
+	if p := a.kept[n]; p != nil && n < a.next && a.place[n] == inStore {
+		a.forgetLocked(n)
+		spareBlocks.Put((*[wire.BlockSize]byte)(p[:wire.BlockSize]))
+	}
+}
+
+// forgetLocked lets go of a block that somebody may still be hashing.
+func (a *pieceAssembly) forgetLocked(n int) {
+	a.held.Add(-int64(len(a.kept[n])))
+	a.kept[n] = nil
+}
+
+// dropLocked takes out a block that is not on its way.
+func (a *pieceAssembly) dropLocked(n int) {
+	if a.state[n] == blockHere && a.place[n] == inStore {
+		a.unwritten++
+	}
+	a.state[n], a.from[n], a.place[n] = blockFree, nil, inMemory
+	a.forgetLocked(n)
 }
 
 func (a *pieceAssembly) stop() (committed bool) {
 	committed = a.blocks.stop()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for b := range a.early {
-		a.letGoLocked(b)
+	for n := range a.kept {
+		a.forgetLocked(n)
 	}
 	return committed
 }
 
-// advanceLocked hashes every block in order that is there; run, from block b on, need not be
-// read for that. The lock is let go while hashing; a.hashing keeps others out of it.
-func (a *pieceAssembly) advanceLocked(b int, run [][]byte) (outcome, error) {
+// advanceLocked hashes every block in order that is there; those of r need not be read for that.
+// The lock is let go while hashing; a.hashing keeps others out of it.
+func (a *pieceAssembly) advanceLocked(r running) (outcome, error) {
 	a.hashing = true
 	defer func() { a.hashing = false }()
 	for {
 		if a.restart {
 			a.restart, a.next = false, 0
 			a.hash.Reset()
-			run = nil // another peer may have brought its blocks anew
 		}
-		if a.next == len(a.state) || a.done {
+		if a.done || a.next == len(a.state) && a.unwritten == 0 {
 			return a.finishLocked(), nil
 		}
 		n := a.next
-		if a.state[n] != blockWritten {
+		if n == len(a.state) || a.state[n] != blockHere {
 			return stored, nil
 		}
-		chunk := a.early[n]
-		if n >= b && n < b+len(run) {
-			chunk = run[n-b]
+		chunk := a.chunkLocked(n, r)
+		if chunk == nil && a.place[n] != inStore {
+			return stored, nil // who has it goes on from here
 		}
-		a.letGoLocked(n)
 		if err := a.hashUnlocked(n, chunk); err != nil {
-			a.state[n] = blockFree
+			a.dropLocked(n)
 			return failed, err
 		}
 		a.next++
+		a.letGoLocked(n)
 	}
 }
 
@@ -357,15 +490,14 @@ func (a *pieceAssembly) printLocked(sum [sha1.Size]byte) {
 func (a *pieceAssembly) purge(peer *conn) (blocks []int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.done {
-		return nil
-	}
-	for b, from := range a.from {
-		if from == peer && a.state[b] == blockWritten {
-			a.state[b], a.from[b] = blockFree, nil
-			a.letGoLocked(b)
-			blocks = append(blocks, b)
-			a.restart = a.restart || b < a.next || a.hashing
+	for n := 0; n < len(a.from) && !a.done; n++ {
+		for a.from[n] == peer && a.place[n] == onItsWay {
+			a.quiet.Wait()
+		}
+		if a.from[n] == peer && a.state[n] == blockHere && !a.done {
+			a.dropLocked(n)
+			blocks = append(blocks, n)
+			a.restart = a.restart || n < a.next || a.hashing
 		}
 	}
 	if a.restart && !a.hashing {

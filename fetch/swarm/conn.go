@@ -224,6 +224,12 @@ type arrival struct {
 // together, and stay in the processor's cache meanwhile.
 const maxRun = 16
 
+// endsGroup reports whether a block is the last of those that are written together: who goes on
+// with the next takes a whole group from the buffer, and nothing of it is copied.
+func endsGroup(m *wire.Message) bool {
+	return m.Begin/wire.BlockSize%together == together-1
+}
+
 // read runs until the connection ends.
 func (c *conn) read(ctx context.Context) error {
 	r := wire.NewReaderWithin(c.t.client.buffers, c.rw)
@@ -258,7 +264,7 @@ func (c *conn) read(ctx context.Context) error {
 			continue
 		}
 		run = append(run[:0], m)
-		for len(run) < maxRun && r.ReadyBlock() && err == nil {
+		for len(run) < maxRun && !endsGroup(&m) && r.ReadyBlock() && err == nil {
 			if m, err = r.Read(); err == nil {
 				run = append(run, m)
 			}

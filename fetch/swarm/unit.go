@@ -53,7 +53,7 @@ func (a *unitAssembly) take(b int, run [][]byte, what []outcome, from *conn) err
 			what[i] = lie
 		default:
 			what[i] = stored
-			a.state[b+i], a.from[b+i], a.sums[b+i] = blockWritten, from, sum
+			a.state[b+i], a.from[b+i], a.sums[b+i] = blockHere, from, sum
 			a.missing--
 		}
 	}
@@ -86,7 +86,7 @@ func (a *unitAssembly) prove(leaves []merkle.Hash) (liars map[*conn][]int, done 
 	}
 	a.leaves = leaves
 	for b, sum := range a.sums {
-		if a.state[b] != blockWritten || sum == leaves[b] {
+		if a.state[b] != blockHere || sum == leaves[b] {
 			continue
 		}
 		if liars == nil {
@@ -117,7 +117,7 @@ func (a *unitAssembly) purge(peer *conn) (blocks []int) {
 		return nil
 	}
 	for b, from := range a.from {
-		if from == peer && a.state[b] == blockWritten {
+		if from == peer && a.state[b] == blockHere {
 			a.state[b], a.from[b] = blockFree, nil
 			a.missing++
 			blocks = append(blocks, b)
