@@ -250,7 +250,7 @@ func (o *Object) newestLocked(first, last int, stay bitmap) (stamp uint32, any b
 // stayLocked returns the units that may not go, if they are there.
 func (o *Object) stayLocked() bitmap {
 	stay := newBitmap(o.units)
-	for _, b := range []bitmap{o.pinned, o.kept} {
+	for _, b := range []bitmap{o.pinned, o.kept, o.again} {
 		for i := range b {
 			stay[i] |= b[i]
 		}
@@ -272,7 +272,7 @@ func (o *Object) stayLocked() bitmap {
 
 // evictableLocked reports whether unit u is there and may go.
 func (o *Object) evictableLocked(u int) bool {
-	if !o.present.has(u) && !o.suspect.has(u) || o.memory[u] != nil || o.pinned != nil && o.pinned.has(u) || o.keptLocked(u) || o.wantedLocked(u) {
+	if !o.present.has(u) && !o.suspect.has(u) || o.memory[u] != nil || o.pinned != nil && o.pinned.has(u) || o.keptLocked(u) || o.again.has(u) || o.wantedLocked(u) {
 		return false
 	}
 	for _, g := range o.guards {

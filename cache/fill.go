@@ -10,13 +10,16 @@ import (
 )
 
 // Begin charges unit u to the budget before its first byte is written. It may
-// evict. Begin of a unit that is begun or present does nothing.
+// evict. A unit that is present already stays so, at least until Commit or Abandon.
 func (o *Object) Begin(u int) error {
 	o.mu.Lock()
 	for o.leaving.has(u) {
 		o.settled.Wait() // its old bytes are being punched: a write now would be lost
 	}
-	if o.filling.has(u) || o.present.has(u) || o.suspect.has(u) || o.closed {
+	if o.present.has(u) || o.suspect.has(u) {
+		o.again.set(u) // evicted before Commit, it would come back as a hole
+	}
+	if o.filling.has(u) || o.again.has(u) || o.closed {
 		o.mu.Unlock()
 		return nil
 	}
@@ -42,6 +45,7 @@ func (o *Object) Begin(u int) error {
 // Abandon gives the charge of a unit back that will not be finished. Its bytes are freed.
 func (o *Object) Abandon(u int) {
 	o.mu.Lock()
+	o.again.clear(u)
 	if !o.filling.has(u) {
 		o.mu.Unlock()
 		return
@@ -208,6 +212,7 @@ func (o *Object) commitMemory(u int, tag []byte) bool {
 
 func (o *Object) committedLocked(u int) {
 	o.filling.clear(u)
+	o.again.clear(u)
 	o.suspect.clear(u)
 	if o.spoiled.has(u) {
 		o.spoiled.clear(u)
@@ -419,12 +424,23 @@ func (o *Object) dropSome(first, last int) (freed int64, end int) {
 	}
 	end = first
 	if first < last && o.dropMemoryLocked(first) {
+		o.again.clear(first)
 		o.mu.Unlock()
 		o.releaseMemory(first)
 		return 0, first + 1
 	}
+	if first < last && o.again.has(first) {
+		o.present.clear(first)
+		o.suspect.clear(first)
+		o.again.clear(first)
+		o.filling.set(first) // it is being written: charged as before, and hashed when whole
+		o.spoiled.set(first)
+		o.gen.Add(1)
+		o.mu.Unlock()
+		return 0, first + 1
+	}
 	kept := end < last && o.keptLocked(first)
-	for end < last && there(end) && o.keptLocked(end) == kept && o.memory[end] == nil {
+	for end < last && there(end) && o.keptLocked(end) == kept && o.memory[end] == nil && !o.again.has(end) {
 		o.present.clear(end)
 		o.suspect.clear(end)
 		end++

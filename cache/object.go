@@ -73,6 +73,7 @@ type Object struct {
 	present  bitmap             // verified and readable
 	suspect  bitmap             // recorded, to be hashed before use; never also present
 	filling  bitmap             // charged and being written; never also present
+	again    bitmap             // present or suspect, and written all the same: stays until that ends
 	leaving  bitmap             // evicted, its hole not yet punched
 	spoiled  bitmap             // filling, and to be hashed when whole: bytes may be lost
 	doubts   bool               // units were made suspect in this session
@@ -124,7 +125,7 @@ func (s *Store) newObject(l Layout) *Object {
 	units := int((l.Size-1)/l.Unit + 1)
 	o := &Object{
 		Layout: l, store: s, units: units, dir: filepath.Join(s.cfg.Dir, "objects", string(l.Key)),
-		present: newBitmap(units), suspect: newBitmap(units), filling: newBitmap(units), leaving: newBitmap(units), spoiled: newBitmap(units), memory: map[int][]byte{}, tags: map[int][]byte{},
+		present: newBitmap(units), suspect: newBitmap(units), filling: newBitmap(units), again: newBitmap(units), leaving: newBitmap(units), spoiled: newBitmap(units), memory: map[int][]byte{}, tags: map[int][]byte{},
 		checking: map[int]struct{}{}, stamps: make([]uint32, units), waiters: map[*waiter]struct{}{}, keeps: map[*body]struct{}{},
 		readers: map[*Reader]struct{}{}, guards: map[any][2]int{},
 	}
