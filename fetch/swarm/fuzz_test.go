@@ -499,7 +499,7 @@ func FuzzKept(f *testing.F) {
 		`[{"addr":"203.0.113.1:1","source":"tracker","via":"203.0.113.9","served":true,"rate":1e6},{"addr":"[2001:db8::1]:2","source":"dht"}]`,
 		`[{"addr":"127.0.0.1:22","source":"pex","via":"203.0.113.9"},{"addr":"127.0.0.1:22","source":"pex","via":"127.0.0.1"},{"addr":"10.0.0.1:22","source":"given","served":true}]`,
 		`[{"addr":"[::ffff:127.0.0.1]:22","source":"lsd"},{"addr":"[fe80::1%lo]:1","source":"lsd","via":"fe80::2%lo"},{"addr":"0.0.0.0:1"},{"addr":"1.2.3.4:0"}]`,
-		`[{"addr":"203.0.113.1:1","source":"lsd","served":true,"rate":-1e308}]`, `[{}]`, `{}`, `null`, `[`,
+		`[{"addr":"203.0.113.1:1","source":"lsd","served":true,"rate":-1e308}]`, `[{"addr":"203.0.113.1:8","source":"tracker"},{"addr":"[2::]:7","source":"dht"}]`, `[{}]`, `{}`, `null`, `[`,
 	} {
 		f.Add([]byte(s))
 	}

@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -79,7 +80,7 @@ func (t *Torrent) Known() []Known {
 			}
 		}
 	}
-	slices.SortFunc(list, func(a, b *candidate) int { return a.compare(b) })
+	slices.SortFunc(list, func(a, b *candidate) int { return cmp.Or(a.compare(b), a.addr.Compare(b.addr)) })
 	out := make([]Known, 0, min(len(list), MaxKnown))
 	for _, k := range list[:cap(out)] {
 		out = append(out, Known{Addr: k.addr, Source: k.source, Via: k.via, Served: k.served, Rate: k.rate})
