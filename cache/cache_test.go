@@ -474,6 +474,38 @@ func TestFolderOfAnotherDaemonIsRefused(t *testing.T) {
 	}
 }
 
+// The folder of a daemon that stops is waited for.
+func TestFolderOfOneThatLeaves(t *testing.T) {
+	w := newWorld(t, 1<<20, 16384, 1000)
+	w.fill(0)
+	w.store.Leave()
+	type opened struct {
+		s   *Store
+		err error
+	}
+	next := make(chan opened, 1)
+	go func() {
+		s, err := Open(Config{Dir: w.dir, Limit: 1 << 20})
+		next <- opened{s, err}
+	}()
+	select {
+	case o := <-next:
+		t.Fatal("opened, or refused, before it is free: ", o.err)
+	case <-time.After(waitForAny + 10*waitTick):
+	}
+	w.close()
+	o := <-next
+	if o.err != nil {
+		t.Fatal(o.err)
+	}
+	if err := o.s.Close(); err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(w.dir, "lock")); err != nil || string(b) != fmt.Sprintln(os.Getpid()) {
+		t.Errorf("the lock says %q, %v", b, err)
+	}
+}
+
 // TestModel does random work against an oracle: what is read is the truth, through
 // evictions, clean restarts and crashes.
 func TestModel(t *testing.T) {

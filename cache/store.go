@@ -173,25 +173,54 @@ func measure(dir string) dormant {
 	return d
 }
 
+// leaving is written to the lock by a daemon that stops. Who wants the folder waits for it: an
+// automounter, or umount and mount in a row, begins the next mount while the last one still puts
+// its things away.
+const (
+	leaving     = "leaving"
+	waitForAny  = time.Second      // umount(8) returns before the daemon knows
+	waitLeaving = 20 * time.Second // more than every part of a daemon may take to stop
+	waitTick    = 50 * time.Millisecond
+)
+
 func takeLock(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cache folder %s: %w; choose another with --cache-dir", dir, cause(err))
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	began := time.Now()
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			break
+		}
 		owner := make([]byte, 32)
 		n, _ := f.ReadAt(owner, 0)
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("cache folder %s: in use by process %s; stop it or choose another with --cache-dir", dir, strings.TrimSpace(string(owner[:n])))
+		pid, state, _ := strings.Cut(strings.TrimSpace(string(owner[:n])), " ")
+		waited := time.Since(began)
+		switch {
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			f.Close()
+			return nil, fmt.Errorf("cache folder %s: lock: %w", dir, err)
+		case waited > waitLeaving || waited > waitForAny && state != leaving:
+			f.Close()
+			return nil, fmt.Errorf("cache folder %s: in use by process %s; stop it or choose another with --cache-dir", dir, pid)
 		}
-		return nil, fmt.Errorf("cache folder %s: lock: %w", dir, err)
+		time.Sleep(waitTick)
 	}
-	if err := f.Truncate(0); err == nil {
-		_, _ = f.WriteAt([]byte(fmt.Sprintln(os.Getpid())), 0) // only a hint for the message above
-	}
+	sign(f, "")
 	return f, nil
 }
+
+// sign writes into a lock who has it: only a hint.
+func sign(f *os.File, state string) {
+	if f.Truncate(0) == nil {
+		_, _ = f.WriteAt([]byte(strings.TrimSpace(fmt.Sprint(os.Getpid(), " ", state))+"\n"), 0)
+	}
+}
+
+// Leave tells who wants the folder that Close will be called soon.
+func (s *Store) Leave() { sign(s.lock, leaving) }
 
 // cause drops the path that an *fs.PathError repeats.
 func cause(err error) error {

@@ -324,6 +324,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	case <-gone:
 	}
 	d.log.Info("stopping")
+	d.cache.Leave()
 	stopControlNow(errStopping)
 	errs := ended("control", &calls, stopControl)
 	if d.server != nil {
