@@ -31,6 +31,14 @@ var (
 
 // Lookup finds a name. That it does not exist is remembered by the kernel, too.
 func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofuse.Inode, syscall.Errno) {
+	n, errno := d.lookup(ctx, name, out)
+	if errno == 0 && !n.IsDir() {
+		d.server.walkers.looks(caller(ctx))
+	}
+	return n, errno
+}
+
+func (d *dirNode) lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofuse.Inode, syscall.Errno) {
 	d.server.watched(d)
 	e, err := d.server.catalog.Lookup(ctx, d.id, name)
 	if err != nil {
@@ -78,6 +86,8 @@ type dirHandle struct {
 	batch []tree.Entry
 	base  int // entry number of batch[0]
 	out   fuse.DirEntry
+	asked bool // whether names are enough
+	names bool // they are
 }
 
 // Seekdir moves to a position that an earlier entry gave as its offset.
@@ -143,12 +153,23 @@ func (h *dirHandle) entry(ctx context.Context, i int) (*tree.Entry, error) {
 
 // Lookup is called for each entry of a READDIRPLUS, just after Readdirent returned
 // it: no need to search for the name again. It may also repeat older names, after
-// an interrupt.
+// an interrupt. An error means that the name comes without attributes (see walkers).
 func (h *dirHandle) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofuse.Inode, syscall.Errno) {
-	if i := h.pos - 3 - h.base; !h.dir.changing && i >= 0 && i < len(h.batch) && h.batch[i].Name == name {
-		return h.dir.child(ctx, &h.batch[i], out), 0
+	s, e := h.dir.server, (*tree.Entry)(nil)
+	if i := h.pos - 3 - h.base; i >= 0 && i < len(h.batch) && h.batch[i].Name == name {
+		e = &h.batch[i]
 	}
-	return h.dir.Lookup(ctx, name, out)
+	if !h.asked {
+		h.asked, h.names = true, s.walkers.lists(caller(ctx))
+	}
+	if h.names && e != nil && e.Kind != tree.Dir { // those are walked into, as a rule
+		s.walkers.gave(caller(ctx))
+		return nil, syscall.ENODATA
+	}
+	if e != nil && !h.dir.changing {
+		return h.dir.child(ctx, e, out), 0
+	}
+	return h.dir.lookup(ctx, name, out)
 }
 
 func (n *node) ino() uint64 { return n.StableAttr().Ino }

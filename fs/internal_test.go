@@ -241,3 +241,22 @@ func TestUserAllowOther(t *testing.T) {
 		t.Error("a missing file allows")
 	}
 }
+
+// However many threads list directories, few are remembered, and those that did last.
+func TestWalkersAreForgotten(t *testing.T) {
+	var w walkers
+	for thread := range uint32(10 * maxWalkers) {
+		for range 2 * firstListed {
+			w.lists(thread)
+		}
+		w.gave(thread)
+		w.looks(thread)
+		w.looks(thread)
+		if k := w.known[thread]; k == nil || k.looked != 1 {
+			t.Fatalf("%+v", k)
+		}
+	}
+	if _, old := w.known[0]; old || len(w.known) != maxWalkers {
+		t.Errorf("%d are remembered, the first: %v", len(w.known), old)
+	}
+}

@@ -36,6 +36,7 @@ type Server struct {
 	declined    atomic.Bool  // which does not take them
 	taken       atomic.Bool  // it does
 	reads       atomic.Int64 // READ requests
+	walkers     walkers
 
 	ctx  context.Context // ends when the mount goes away
 	stop context.CancelCauseFunc
