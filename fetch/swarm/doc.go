@@ -109,12 +109,18 @@
 //
 // Fetch leaves a want in the torrent's mailbox. Run adds its pieces to the picker
 // under their due time and asks every peer that has room, first block first: see
-// package picker for the rule. The goroutine that reads a peer's connection takes a
-// block that comes, writes it to the store and hashes it while it is warm; blocks that
-// overtake others wait in memory for their turn, the disk is not read again. When the
-// last block is hashed and right, that same goroutine commits the piece, and the read
-// that waits for it wakes without another hop. Then Run hears of it, keeps the books
-// and asks for more.
+// package picker for the rule. The goroutine that reads a peer's connection takes the
+// blocks that lie in its buffer and hashes them while they are warm. They are written in
+// aligned groups of 16 (assembly.go): straight from the buffer if all of a group is there,
+// as at high rates; else those that came wait in memory for those beside them, as do
+// blocks that overtake others for their turn to be hashed, all within one bound. The disk
+// is not read again. When the last block is hashed, written and right, that same goroutine
+// commits the piece, and the read that waits for it wakes without another hop. Then Run
+// hears of it, keeps the books and asks for more.
+//
+// Writing a block at a time was measured beside that: 2.7 CPU s/GB in place of 2.0, and a
+// file in the page cache that is read at half the rate, because its folios are small.
+// Gathering whole pieces: every block is copied, and cold when it is written.
 //
 // # BitTorrent v2
 //
