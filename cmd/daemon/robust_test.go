@@ -357,3 +357,26 @@ func TestNoUpload(t *testing.T) {
 		})
 	}
 }
+
+// A daemon that is stopped for a while, as a laptop that sleeps: meanwhile its peer goes, and
+// another comes in its place. When it goes on, so does the read, and the reader sees nothing of it.
+func TestSleepsAWhile(t *testing.T) {
+	t.Parallel()
+	p := single(t, "film", 8<<20, metainfo.MakeConfig{PieceLength: 128 << 10})
+	addr, seeder := seed(t, p, "--no-dht", "--up-limit", "2MB")
+	m := mount(t, p.torrent, "--no-dht", "--peer", addr)
+	cmp := start(t, "cmp", m.path("film"), p.dir)
+	for _, step := range []int64{1 << 20, 3 << 20} {
+		eventually(t, patience, "some of it is read", func() bool { return m.torrent(t).Present >= step })
+		m.signal(syscall.SIGSTOP)
+		eventually(t, patience, "the daemon is stopped", func() bool {
+			stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", m.cmd.Process.Pid))
+			_, rest, _ := strings.Cut(string(stat), ") ")
+			return strings.HasPrefix(rest, "T")
+		})
+		seeder.kill()
+		_, seeder = seed(t, p, "--no-dht", "--up-limit", "2MB", "--listen", addr)
+		m.signal(syscall.SIGCONT)
+	}
+	cmp.succeed(patience)
+}
