@@ -24,11 +24,7 @@ const (
 // the same file of the cache, and one of the host that was written at once, with their pages in memory; then the way that every
 // incomplete file goes, with the page cache of the mount dropped before, and kept.
 func (b *bench) kernel() error {
-	torrent, err := b.file("kernel.bin", kernelSize)
-	if err != nil {
-		return err
-	}
-	addr, err := b.near(torrent)
+	torrent, addr, err := b.served("kernel.bin", kernelSize)
 	if err != nil {
 		return err
 	}
@@ -62,76 +58,61 @@ func (b *bench) kernel() error {
 	return b.incomplete(m, m.mnt+"/torrents/kernel.bin", bodies[0])
 }
 
+// trial is a row of measurements; after one that failed no more are made.
+type trial struct {
+	m   *mounted
+	err error
+}
+
+func (t *trial) of(measure func(*mounted, string, bool) (usage, error), path string, drop bool) (u usage) {
+	if t.err == nil {
+		u, t.err = measure(t.m, path, drop)
+	}
+	return u
+}
+
+// reads is how many READs the daemon has had, those to look at the number included.
+func (t *trial) reads() (n int64) {
+	if t.err == nil {
+		n, t.err = t.m.reads()
+	}
+	return n
+}
+
 func (b *bench) complete(m *mounted, path, body, host string) error {
-	before, err := m.reads()
-	if err != nil {
-		return err
-	}
-	looks, err := m.reads()
-	if err != nil {
-		return err
-	}
-	looks -= before // to look is a READ or two
+	t := trial{m: m}
+	before := t.reads()
+	looks := t.reads() - before
 	before += looks
 	for range *reps {
 		for what, measure := range map[string]func(*mounted, string, bool) (usage, error){"in order": sequential, "4 KiB at random": scattered} {
-			there, err := measure(m, body, false)
-			if err != nil {
-				return err
-			}
-			other, err := measure(m, host, false)
-			if err != nil {
-				return err
-			}
-			here, err := measure(m, path, false)
-			if err != nil {
-				return err
+			there, other, here := t.of(measure, body, false), t.of(measure, host, false), t.of(measure, path, false)
+			if t.err != nil {
+				return t.err
 			}
 			b.table.add("kernel: a complete file, "+what+", speed, x of ext4", "btmount", there.took/here.took)
 			b.table.add("kernel: a complete file, "+what+", CPU, x of ext4", "btmount", here.cpu/there.cpu)
 			b.table.add("kernel: a complete file, "+what+", speed, x of ext4", "written at once", there.took/other.took)
 		}
 	}
-	after, err := m.reads()
-	b.table.add("kernel: a complete file, READs in the daemon", "btmount", float64(after-before-looks))
-	return err
+	b.table.add("kernel: a complete file, READs in the daemon", "btmount", float64(t.reads()-before-looks))
+	return t.err
 }
 
 func (b *bench) incomplete(m *mounted, path, host string) error {
 	const gb = kernelSize / 1e9
+	t := trial{m: m}
 	for range *reps {
-		there, err := sequential(m, host, false)
-		if err != nil {
-			return err
-		}
-		cold, err := sequential(m, path, true)
-		if err != nil {
-			return err
-		}
-		looks, err := m.reads()
-		if err != nil {
-			return err
-		}
-		before, err := m.reads()
-		if err != nil {
-			return err
-		}
-		looks = before - looks
-		warm, err := sequential(m, path, false)
-		if err != nil {
-			return err
-		}
-		after, err := m.reads()
-		if err != nil {
-			return err
-		}
-		few, err := scattered(m, path, true)
-		if err != nil {
-			return err
-		}
-		fewThere, err := scattered(m, host, false)
-		if err != nil {
-			return err
+		there := t.of(sequential, host, false)
+		cold := t.of(sequential, path, true)
+		before := t.reads()
+		looks := t.reads() - before
+		before += looks
+		warm := t.of(sequential, path, false)
+		after := t.reads()
+		few, fewThere := t.of(scattered, path, true), t.of(scattered, host, false)
+		if t.err != nil {
+			return t.err
 		}
 		b.table.add("kernel: in the cache, page cache dropped, in order, GB/s", "btmount", gb/cold.took)
 		b.table.add("kernel: in the cache, page cache dropped, in order, GB/s", "ext4, in memory", gb/there.took)
@@ -243,11 +224,7 @@ func scattered(m *mounted, path string, drop bool) (usage, error) {
 // evict for every piece, and through one that has room.
 func (b *bench) evict() error {
 	const size = 1 << 30
-	torrent, err := b.file("evict.bin", size)
-	if err != nil {
-		return err
-	}
-	addr, err := b.near(torrent)
+	torrent, addr, err := b.served("evict.bin", size)
 	if err != nil {
 		return err
 	}

@@ -59,93 +59,76 @@ func (b *bench) addSeeks(scenario, system string, lat []float64, floor float64) 
 	b.table.add(fmt.Sprintf("%s: seek p95, x floor of %.3f s", scenario, floor), system, lat[len(lat)*95/100]/floor)
 }
 
+// served makes a file and a seeder of it without a limit; stop it with stopAll.
+func (b *bench) served(name string, size int64) (torrent, addr string, err error) {
+	if torrent, err = b.file(name, size); err != nil {
+		return "", "", err
+	}
+	addr, err = b.near(torrent)
+	return torrent, addr, err
+}
+
 // loop: a whole file from one seeder without a limit; CPU and memory.
 func (b *bench) loop() error {
-	const size = 1 << 30
-	torrent, err := b.file("loop.bin", size)
-	if err != nil {
-		return err
-	}
-	addr, err := b.near(torrent)
-	if err != nil {
-		return err
-	}
-	defer b.stopAll()
-	for range *reps {
-		if err := b.touch(); err != nil {
-			return err
+	const speed = "loop: MB/s (btmount: through the mount, compared)"
+	return b.whole("loop", speed, "seq", func(torrent, addr string) (m *mounted, took float64, err error) {
+		if m, err = b.mount(torrent, addr); err == nil {
+			_, took, err = readFor(m.mnt+"/torrents/loop.bin", time.Hour)
 		}
-		m, err := b.mount(torrent, addr)
-		if err != nil {
-			return err
-		}
-		n, took, err := readFor(m.mnt+"/torrents/loop.bin", time.Hour)
-		idle := 0.0
 		if err == nil {
-			idle = m.idle(3 * time.Second)
+			b.table.add("loop: idle CPU %", "btmount", m.idle(3*time.Second))
 		}
-		cpu, rss := m.close()
-		if err != nil {
-			return err
-		}
-		b.table.add("loop: MB/s (btmount: through the mount, compared)", "btmount", float64(n)/took/1e6)
-		b.table.add("loop: CPU s/GB", "btmount", cpu/(size/1e9))
-		b.table.add("loop: RSS MB, most", "btmount", rss)
-		b.table.add("loop: idle CPU %", "btmount", idle)
-		if err := b.touch(); err != nil {
-			return err
-		}
-		seq, err := b.libtorrent("seq", torrent, 3600, nil, addr)
-		if err != nil {
-			return err
-		}
-		b.table.add("loop: MB/s (btmount: through the mount, compared)", "libtorrent", seq[0]/seq[1]/1e6)
-		b.table.add("loop: CPU s/GB", "libtorrent", seq[2]/(size/1e9))
-	}
-	return nil
+		return m, took, err
+	})
 }
 
 // engine: the same without a reader: the file is pinned, so nothing passes the kernel's side.
 func (b *bench) engine() error {
+	b.flags = []string{"--pin", "*"}
+	defer func() { b.flags = nil }()
+	return b.whole("engine", "engine: MB/s into the cache, unread", "all", func(torrent, addr string) (*mounted, float64, error) {
+		m, err := b.mountUntil(0, []string{torrent}, addr)
+		start := time.Now()
+		if err == nil {
+			err = m.untilPinned()
+		}
+		return m, time.Since(start).Seconds(), err
+	})
+}
+
+// whole fetches 1 GiB from one seeder without a limit, by ours and by a way of libtorrent's, in
+// turn.
+func (b *bench) whole(name, speed, way string, ours func(torrent, addr string) (m *mounted, took float64, err error)) error {
 	const size = 1 << 30
-	torrent, err := b.file("engine.bin", size)
-	if err != nil {
-		return err
-	}
-	addr, err := b.near(torrent)
+	torrent, addr, err := b.served(name+".bin", size)
 	if err != nil {
 		return err
 	}
 	defer b.stopAll()
-	b.flags = []string{"--pin", "*"}
-	defer func() { b.flags = nil }()
 	for range *reps {
 		if err := b.touch(); err != nil {
 			return err
 		}
-		m, err := b.mountUntil(0, []string{torrent}, addr)
+		m, took, err := ours(torrent, addr)
+		var cpu, rss float64
+		if m != nil {
+			cpu, rss = m.close()
+		}
 		if err != nil {
 			return err
 		}
-		start := time.Now()
-		err = m.untilPinned()
-		took := time.Since(start).Seconds()
-		cpu, rss := m.close()
-		if err != nil {
-			return err
-		}
-		b.table.add("engine: MB/s into the cache, unread", "btmount", size/took/1e6)
-		b.table.add("engine: CPU s/GB", "btmount", cpu/(size/1e9))
-		b.table.add("engine: RSS MB, most", "btmount", rss)
+		b.table.add(speed, "btmount", size/took/1e6)
+		b.table.add(name+": CPU s/GB", "btmount", cpu/(size/1e9))
+		b.table.add(name+": RSS MB, most", "btmount", rss)
 		if err := b.touch(); err != nil {
 			return err
 		}
-		whole, err := b.libtorrent("all", torrent, 3600, nil, addr)
+		theirs, err := b.libtorrent(way, torrent, 3600, nil, addr)
 		if err != nil {
 			return err
 		}
-		b.table.add("engine: MB/s into the cache, unread", "libtorrent", whole[0]/whole[1]/1e6)
-		b.table.add("engine: CPU s/GB", "libtorrent", whole[2]/(size/1e9))
+		b.table.add(speed, "libtorrent", theirs[0]/theirs[1]/1e6)
+		b.table.add(name+": CPU s/GB", "libtorrent", theirs[2]/(size/1e9))
 	}
 	return nil
 }
