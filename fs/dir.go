@@ -86,8 +86,8 @@ type dirHandle struct {
 	batch []tree.Entry
 	base  int // entry number of batch[0]
 	out   fuse.DirEntry
-	asked bool // whether names are enough
-	names bool // they are
+	asked bool // of how many files the names are enough
+	names int
 }
 
 // Seekdir moves to a position that an earlier entry gave as its offset.
@@ -162,7 +162,8 @@ func (h *dirHandle) Lookup(ctx context.Context, name string, out *fuse.EntryOut)
 	if !h.asked {
 		h.asked, h.names = true, s.walkers.lists(caller(ctx))
 	}
-	if h.names && e != nil && e.Kind != tree.Dir { // those are walked into, as a rule
+	if h.names > 0 && e != nil && e.Kind != tree.Dir { // those are walked into, as a rule
+		h.names--
 		s.walkers.gave(caller(ctx))
 		return nil, syscall.ENODATA
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 
@@ -17,9 +18,9 @@ import (
 //
 // The kernel decides that for each directory anew (READDIRPLUS_AUTO), and so asks for the
 // attributes of every directory that is not much longer than its first batch. Here it is learned
-// for each thread that lists: after its first directories one is answered without attributes,
-// and what it then looks up tells. A process that wants attributes pays for that with one request
-// for each file of one directory of hundreds.
+// for each thread that lists: after its first directories a few names come without attributes,
+// and what of these it then looks up tells. A process that wants attributes pays for that with
+// some dozen requests.
 //
 // All methods are safe for concurrent use; mu is a leaf.
 type walkers struct {
@@ -39,11 +40,13 @@ const (
 	maxWalkers  = 256
 	firstListed = 2   // directories with attributes, before anything is learned: most list no more
 	enoughBare  = 16  // names, to learn from
+	tryBare     = 32  // names of a directory, while it is not known
 	tryAgain    = 256 // directories, until one that wants attributes is tried again
 )
 
-// lists is called when a thread begins to list a directory; it reports whether names are enough.
-func (w *walkers) lists(thread uint32) (names bool) {
+// lists is called when a thread begins to list a directory; it returns of how many files the
+// names are enough.
+func (w *walkers) lists(thread uint32) (names int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	k := w.known[thread]
@@ -57,19 +60,19 @@ func (w *walkers) lists(thread uint32) (names bool) {
 	k.dirs++
 	switch {
 	case k.dirs <= firstListed:
-		return false
+		return 0
 	case k.bare < enoughBare:
-		return true
+		return tryBare
 	case 4*k.looked < k.bare:
 		if k.bare > 1<<20 {
 			k.bare, k.looked = k.bare/2, k.looked/2
 		}
-		return true
+		return math.MaxInt
 	case k.dirs%tryAgain == 0:
 		k.bare, k.looked = 0, 0
-		return true
+		return tryBare
 	}
-	return false
+	return 0
 }
 
 // gave is called for each name of a file that a thread got without attributes.

@@ -26,7 +26,7 @@ func (c *counting) Lookup(ctx context.Context, dir tree.ID, name string) (tree.E
 }
 
 // Who lists names only gets names: nothing is kept of files that nobody looked at. Who looks at
-// the files gets their attributes along with the names, but for one directory.
+// the files gets their attributes along with the names, but for a few.
 func TestWalkers(t *testing.T) {
 	const dirs, each = 100, 40
 	var files []fstest.File
