@@ -377,6 +377,7 @@ func TestSleepsAWhile(t *testing.T) {
 		seeder.kill()
 		_, seeder = seed(t, p, "--no-dht", "--up-limit", "2MB", "--listen", addr)
 		m.signal(syscall.SIGCONT)
+		eventually(t, 10*time.Second, "the read goes on", func() bool { return m.torrent(t).Present >= step+1<<20 })
 	}
 	cmp.succeed(patience)
 }
