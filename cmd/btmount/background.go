@@ -15,8 +15,8 @@ import (
 // it says that it is ready.
 const readyVar = "BTMOUNT_READY_FD"
 
-// background starts this command again in a session of its own and returns when
-// that one is ready, or has failed. What the child says until then is passed on.
+// background starts this command again and returns when that one is ready, and goes on in a
+// session of its own, or has failed. What the child says until then is passed on.
 func background(ctx context.Context, stdout, stderr io.Writer) error {
 	exe, err := os.Executable()
 	if err != nil {
@@ -30,7 +30,6 @@ func background(ctx context.Context, stdout, stderr io.Writer) error {
 	cmd := exec.Command(exe, os.Args[1:]...) // not of ctx: it stays
 	cmd.Env = append(os.Environ(), readyVar+"=3")
 	cmd.ExtraFiles = []*os.File{saying}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	complaints, err := cmd.StderrPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -68,6 +67,8 @@ func announceReady(line string) bool {
 		return false
 	}
 	os.Unsetenv(readyVar)
+	// Only now: an automounter lets its own process group alone in, while it mounts.
+	_, _ = syscall.Setsid()
 	f := os.NewFile(3, "ready")
 	_, _ = io.Copy(f, bytes.NewBufferString(line))
 	f.Close()

@@ -149,3 +149,27 @@ done
 ended
 `, p.torrent, p.dir, addr)
 }
+
+// An automounter mounts when somebody comes, unmounts when nobody does, and mounts again.
+func TestAutofs(t *testing.T) {
+	t.Parallel()
+	need(t, "automount", "--version")
+	p, flags := public(t)
+	addr := flags[strings.LastIndexByte(flags, ' ')+1:]
+	shell(t, "-m", `
+mount --make-rprivate /
+mount -t tmpfs none /usr/local/sbin # where mount(8) looks for programs
+cp btmount /usr/local/sbin
+mkdir auto
+echo "$DIR/auto $DIR/auto.swarm --timeout=1" > auto.master
+echo "film -fstype=fuse.btmount,no_dht,listen=127.0.0.1:0,peer=$3,cache_dir=$DIR/cache,state_dir=$DIR/state :$1" > auto.swarm
+automount -f --pid-file="$DIR/auto.pid" "$DIR/auto.master" &
+daemon=$!
+trap 'kill $daemon; wait $daemon' EXIT
+while ! grep -q " $DIR/auto autofs" /proc/mounts; do sleep 0.1; done
+for n in 1 2 3; do
+	timeout 20 cmp auto/film/torrents/film "$2"
+	timeout 20 sh -c 'while grep -q " $0/auto/film fuse.btmount" /proc/mounts; do sleep 0.1; done' "$DIR"
+done
+`, p.torrent, p.dir, addr)
+}

@@ -96,13 +96,14 @@ func inProcess(t testing.TB, cfg daemon.Config, sources ...string) (d *daemon.Da
 	return d, f, stop
 }
 
-// A hundred readers wait for a torrent that nobody has. All can be killed at once,
+// A thousand readers wait for a torrent that nobody has. All can be killed at once,
 // and the mount can be taken away from others.
 func TestHungReaders(t *testing.T) {
 	p := single(t, "film", 1<<20, metainfo.MakeConfig{})
 	m := mount(t, p.torrent, "--no-dht")
 	path := m.path("film")
-	readers := hang(t, 100, path)
+	const n = 1000
+	readers := hang(t, n, path)
 	began := time.Now()
 	for i, r := range readers {
 		r.signal([]os.Signal{syscall.SIGKILL, syscall.SIGINT}[i%2])
@@ -111,9 +112,9 @@ func TestHungReaders(t *testing.T) {
 		r.ended(patience)
 	}
 	took := time.Since(began)
-	t.Logf("100 readers gone after %v", took)
-	if took > time.Second {
-		t.Errorf("100 readers needed %v to go, want a second", took)
+	t.Logf("%d readers gone after %v", n, took)
+	if took > 2*time.Second {
+		t.Errorf("%d readers needed %v to go, want 2 seconds", n, took)
 	}
 	more := hang(t, 20, path)
 	began = time.Now()
