@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"sync"
 	"syscall"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fs"
@@ -27,6 +28,7 @@ var (
 	_ gofuse.FileReaddirenter   = (*dirHandle)(nil)
 	_ gofuse.FileSeekdirer      = (*dirHandle)(nil)
 	_ gofuse.FileLookuper       = (*dirHandle)(nil)
+	_ gofuse.FileReleasedirer   = (*dirHandle)(nil)
 )
 
 // Lookup finds a name. That it does not exist is remembered by the kernel, too.
@@ -84,10 +86,23 @@ type dirHandle struct {
 	dir   *dirNode
 	pos   int
 	batch []tree.Entry
-	base  int // entry number of batch[0]
+	room  *[listBatch]tree.Entry // that the batch lies in
+	base  int                    // entry number of batch[0]
 	out   fuse.DirEntry
 	asked bool // of how many files the names are enough
 	names int
+}
+
+// batches are of handles that were closed: a walk opens a directory after the other.
+var batches = sync.Pool{New: func() any { return new([listBatch]tree.Entry) }}
+
+// Releasedir is called when nothing uses the handle any more.
+func (h *dirHandle) Releasedir(context.Context, uint32) {
+	if b := h.room; b != nil {
+		*b = [listBatch]tree.Entry{} // names keep whole trees in memory
+		h.room, h.batch = nil, nil
+		batches.Put(b)
+	}
 }
 
 // Seekdir moves to a position that an earlier entry gave as its offset.
@@ -136,6 +151,12 @@ func (h *dirHandle) entry(ctx context.Context, i int) (*tree.Entry, error) {
 			from = 0
 		}
 		h.batch, h.base = h.batch[:0], from
+		if !whole {
+			if h.room == nil {
+				h.room = batches.Get().(*[listBatch]tree.Entry)
+			}
+			h.batch = h.room[:0]
+		}
 		for e, err := range h.dir.server.catalog.List(ctx, h.dir.id, from) {
 			if err != nil {
 				return nil, err
