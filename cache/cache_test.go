@@ -474,6 +474,41 @@ func TestFolderOfAnotherDaemonIsRefused(t *testing.T) {
 	}
 }
 
+// A read that waits for one unit had counted on another, which is dropped: it asks for both then.
+func TestDroppedUnderAWaitingRead(t *testing.T) {
+	const unit = 16384
+	w := newWorld(t, 1<<20, unit, 4*unit)
+	defer w.close()
+	w.fill(0)
+	asked := make(chan Demand, 10)
+	r := w.obj.NewReader(extent.Extent{Len: 4 * unit}, sourceFunc(func(d Demand) { asked <- d }))
+	defer r.Close()
+	done := make(chan error, 1)
+	p := make([]byte, 2*unit)
+	go func() { _, err := r.ReadAt(t.Context(), p, 0); done <- err }()
+	<-asked
+	if freed := w.store.evict(1 << 40); freed > 0 {
+		t.Errorf("%d bytes were evicted though a read waits for them", freed)
+	}
+	w.obj.drop(0, 1)
+	for d := range asked { // one that takes the need back, and one that has it again
+		if len(d.Needs) > 0 {
+			break
+		}
+	}
+	w.fill(1)
+	w.fill(0)
+	if err := <-done; err != nil || !bytes.Equal(p, w.truth[:2*unit]) {
+		t.Error(err)
+	}
+}
+
+// sourceFunc is a Source that only tells.
+type sourceFunc func(Demand)
+
+func (f sourceFunc) Demand(_ ReaderID, d Demand) { f(d) }
+func (f sourceFunc) Withdraw(ReaderID)           {}
+
 // The folder of a daemon that stops is waited for.
 func TestFolderOfOneThatLeaves(t *testing.T) {
 	w := newWorld(t, 1<<20, 16384, 1000)

@@ -304,9 +304,10 @@ func (o *Object) evict(first, last int, stamp uint32) (freed int64) {
 		o.mu.Unlock()
 		return 0
 	}
+	may := func(u int) bool { return o.evictableLocked(u) && o.stamps[u] <= stamp }
 	var runs [][2]int
 	for u := first; u < last; u++ {
-		if !o.evictableLocked(u) || o.stamps[u] > stamp {
+		if !may(u) {
 			continue
 		}
 		if n := len(runs); n > 0 && runs[n-1][1] == u {
@@ -316,8 +317,8 @@ func (o *Object) evict(first, last int, stamp uint32) (freed int64) {
 		}
 	}
 	o.mu.Unlock()
-	for _, r := range runs {
-		freed += o.drop(r[0], r[1])
+	for _, r := range runs { // the lock was let go: a read may wait for one of them by now
+		freed += o.dropIf(r[0], r[1], may)
 	}
 	return freed
 }

@@ -402,10 +402,16 @@ func (o *Object) Check(u int) (present bool) {
 	return good
 }
 
-// drop forgets units [first, last), as far as they are there, and frees their bytes.
+// drop forgets units [first, last), as far as they are there, and frees their bytes. Reads that
+// wait look again: they had counted on these.
 func (o *Object) drop(first, last int) (freed int64) {
+	return o.dropIf(first, last, func(int) bool { return true })
+}
+
+// dropIf drops those units of which mayLocked is true at the time.
+func (o *Object) dropIf(first, last int, mayLocked func(u int) bool) (freed int64) {
 	for first < last {
-		n, end := o.dropSome(first, last)
+		n, end := o.dropSome(first, last, mayLocked)
 		freed, first = freed+n, end
 	}
 	return freed
@@ -413,11 +419,11 @@ func (o *Object) drop(first, last int) (freed int64) {
 
 // dropSome drops the first units of [first, last) that are there and alike, in one hole, and
 // returns where it ended.
-func (o *Object) dropSome(first, last int) (freed int64, end int) {
+func (o *Object) dropSome(first, last int, mayLocked func(u int) bool) (freed int64, end int) {
 	o.mu.Lock()
 	there := func(u int) bool {
 		_, busy := o.checking[u] // it is read just now, and will be present or dropped after that
-		return (o.present.has(u) || o.suspect.has(u)) && !busy
+		return (o.present.has(u) || o.suspect.has(u)) && !busy && mayLocked(u)
 	}
 	for first < last && !there(first) {
 		first++
@@ -425,6 +431,7 @@ func (o *Object) dropSome(first, last int) (freed int64, end int) {
 	end = first
 	if first < last && o.dropMemoryLocked(first) {
 		o.again.clear(first)
+		o.lookAgainLocked(first, first+1)
 		o.mu.Unlock()
 		o.releaseMemory(first)
 		return 0, first + 1
@@ -436,6 +443,7 @@ func (o *Object) dropSome(first, last int) (freed int64, end int) {
 		o.filling.set(first) // it is being written: charged as before, and hashed when whole
 		o.spoiled.set(first)
 		o.gen.Add(1)
+		o.lookAgainLocked(first, first+1)
 		o.mu.Unlock()
 		return 0, first + 1
 	}
@@ -451,6 +459,7 @@ func (o *Object) dropSome(first, last int) (freed int64, end int) {
 	}
 	edge := o.leaveLocked(first, end)
 	o.gen.Add(1)
+	o.lookAgainLocked(first, end)
 	o.mu.Unlock()
 	gone := make([]record, 0, end-first)
 	for u := first; u < end; u++ {
@@ -460,6 +469,17 @@ func (o *Object) dropSome(first, last int) (freed int64, end int) {
 		o.store.log.Warn("cache journal", "err", err)
 	}
 	return o.free(first, end, edge), end
+}
+
+// lookAgainLocked wakes the reads that wait for other units and had [first, last) already. The
+// Source was not asked for those, so it must be told anew.
+func (o *Object) lookAgainLocked(first, last int) {
+	for w := range o.waiters {
+		if w.first < last && first < w.last {
+			delete(o.waiters, w)
+			w.done <- nil
+		}
+	}
 }
 
 func (o *Object) wantedLocked(u int) bool {
