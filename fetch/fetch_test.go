@@ -321,6 +321,51 @@ func TestRetryableFailureIsTriedAgainWithoutSpinning(t *testing.T) {
 	})
 }
 
+// evicted is a download whose first unit is committed and evicted before Fetch returns.
+type evicted struct {
+	*fetchtest.Swarm
+	calls  int
+	landed chan struct{} // it is gone again
+	late   chan struct{} // Fetch may return
+}
+
+func (d *evicted) Fetch(ctx context.Context, e extent.Extent, due time.Time) error {
+	d.calls++
+	err := d.Swarm.Fetch(ctx, e, due)
+	if d.calls == 1 && err == nil {
+		if got := d.Object.Evict(e); got.Freed == 0 {
+			err = errors.New("it is not evicted")
+		}
+		close(d.landed)
+		<-d.late
+	}
+	return err
+}
+
+// A unit that came as read-ahead may be evicted before the read comes for which it was brought, and
+// that read before the scheduler hears that it came.
+func TestReadAfterEvictionOfItsReadAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &evicted{landed: make(chan struct{}), late: make(chan struct{})}
+		w := run(t, 4*mib, func(s *fetchtest.Swarm) fetch.Download { d.Swarm = s; return d }, fast)
+		defer w.stop()
+		first := extent.Extent{Len: unit}
+		id := cache.ReaderID(1 << 40)
+		w.sched.Demand(id, cache.Demand{Key: w.swarm.Object.Key, Span: extent.Extent{Len: 4 * mib}, Needs: []extent.Extent{first}})
+		<-d.landed
+		done := make(chan time.Duration)
+		r := w.open()
+		defer r.Close()
+		go func() { done <- w.read(r, 0, 4096) }()
+		synctest.Wait() // the read waits, and the scheduler knows
+		close(d.late)
+		if took := <-done; took > 10*time.Second || d.calls != 2 {
+			t.Errorf("read after %v, with %d calls of Fetch", took, d.calls)
+		}
+		w.sched.Withdraw(id)
+	})
+}
+
 func TestPermanentFailureEndsTheRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &failing{times: 1, err: lost{}}

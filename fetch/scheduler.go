@@ -442,6 +442,14 @@ func (st *state) landed(f *flight, err error, now time.Time) {
 		return // ended before
 	}
 	if err == nil {
+		if f.needs > 0 && !f.obj.Object.Known(f.unit) {
+			// It came as read-ahead and was evicted before the read that now waits for it
+			// began: what a read waits for is not evicted, so once more is enough.
+			if f.calls == 0 {
+				st.fetch(f)
+			}
+			return
+		}
 		st.end(f)
 		return
 	}
