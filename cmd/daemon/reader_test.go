@@ -32,6 +32,10 @@ func play(role string, args []string) int {
 		return 0
 	case "flood":
 		err = flood(args[0], args[1:])
+	case "mixed":
+		ops, _ := strconv.Atoi(args[2])
+		self, _ := strconv.Atoi(args[3])
+		err = mixed(args[0], args[1], ops, self)
 	default:
 		err = errors.New("no such role")
 	}

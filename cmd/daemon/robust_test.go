@@ -209,11 +209,11 @@ func TestPeerReturns(t *testing.T) {
 // The daemon is killed in the middle of a read, again and again, and mounted again
 // on the same folder. No byte is wrong, and little is fetched twice.
 func TestKilledAndBack(t *testing.T) {
-	rounds := 5
+	rounds, step := 5, int64(12<<20)
 	if soak {
-		rounds = 20
+		rounds, step = 200, 5<<20
 	}
-	size := int64(rounds) * 12 << 20
+	size := int64(rounds) * step
 	p := single(t, "film", size, metainfo.MakeConfig{PieceLength: 256 << 10})
 	l := startLibtorrent(t, "--torrent", p.torrent, "--save", p.parent(), "--seed")
 	f := newFolders(t)
@@ -228,7 +228,7 @@ func TestKilledAndBack(t *testing.T) {
 		r := reader(t, "flood", "1", m.path("film"), p.dir)
 		r.await("reading")
 		s := reader(t, "compare", "sequential", m.path("film"), p.dir)
-		goal := min(size-1, began+6<<20)
+		goal := min(size-1, began+step/2)
 		var last daemon.TorrentStatus
 		eventually(t, patience, "some more is read", func() bool { last = m.torrent(t); return last.Present >= goal })
 		for _, peer := range last.Swarm {
