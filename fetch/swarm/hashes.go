@@ -19,7 +19,9 @@ import (
 // message before the one that asks for its blocks, in spans of spanLeaves, proven up
 // to the piece layer, or to the root if that is not known: so a magnet's first read
 // needs no round trip more. A hash answer passes the blocks that stand in the peer's
-// queue, so it is here when they are. Each block is then judged by itself.
+// queue, so it is here when they are. Each block is then judged by itself. There are
+// clients that say nothing at all: while a read waits, one more is asked each quarter
+// of a second, who has answered before comes first, and the silent are left alone.
 //
 // Who has not hashed his data rejects such requests: libtorrent in seed_mode, until it
 // has sent the piece. If nobody is left to ask, the whole piece is fetched and hashed
@@ -57,6 +59,7 @@ type span struct {
 	leaves  []merkle.Hash // of the leaf layer, once known
 	asked   map[*conn]time.Time
 	refused map[*conn]bool
+	since   time.Time // when it was asked for first
 	retry   time.Time // when those who refused are asked again
 }
 
@@ -73,6 +76,8 @@ type hashPeer struct {
 	asked    map[merkle.Request]*span
 	heard    time.Time // its last answer, or when it was asked first
 	rejects  int       // of leaves, in a row
+	silences int       // requests without an answer, in a row
+	proved   bool      // it has answered one with hashes
 	noLeaves time.Time // leaves are not asked of it before
 	strays   int       // answers to nothing
 	jobs     int       // requests of it that wait for data to be hashed
@@ -85,13 +90,18 @@ const (
 	maxSpans     = 2048 // kept, 4 MiB
 	maxHashAsks  = 32   // on their way from one peer
 	maxStrays    = 64
-	hashPatience = time.Second // and twice the time of a block
+	hashPatience = time.Second            // and twice the time of a block
+	hashMore     = 250 * time.Millisecond // of waiting, for each one more that is asked if a read waits
+	hashMost     = 6
 	// A peer that rejects so many leaf requests in a row has not hashed its data: it is
 	// left alone for a while.
 	leafRejects = 4
 	leafPause   = 10 * time.Second
-	hashRetry   = 5 * time.Second
-	busyFor     = 2 * time.Second // a peer with maxHashAsks that has not answered for so long is none
+	// A peer that leaves so many in a row unanswered does not know what they are.
+	leafSilences = 2
+	silentPause  = time.Minute
+	hashRetry    = 5 * time.Second
+	busyFor      = 2 * time.Second // a peer with maxHashAsks that has not answered for so long is none
 )
 
 func newHashing(t *Torrent, g *grid, layers map[[32]byte][]byte) *hashing {
@@ -216,12 +226,18 @@ func (h *hashing) ask() {
 		most := 1
 		if urgent {
 			most = 2
+			if !s.since.IsZero() { // two that ignore it would cost the read their whole patience
+				most = min(most+int(now.Sub(s.since)/hashMore), hashMost)
+			}
 		}
 		active := 0
 		for c, at := range s.asked {
 			if now.Sub(at) > hashPatience+2*c.view.Pipe.Finish(at, wire.BlockSize).Sub(at) {
 				delete(s.asked, c) // it may answer yet
 				s.refused[c] = true
+				if c.hash.silences++; c.hash.silences >= leafSilences {
+					c.hash.noLeaves = now.Add(silentPause)
+				}
 			} else {
 				active++
 			}
@@ -267,7 +283,8 @@ func (h *hashing) who(s *span, piece int) (best *conn, none bool) {
 			busy = busy || h.t.clock.Sub(c.hash.heard) < busyFor
 			continue
 		}
-		if best == nil || c.view.Pipe.Finish(h.t.clock, wire.BlockSize).Before(best.view.Pipe.Finish(h.t.clock, wire.BlockSize)) {
+		if best == nil || c.hash.proved && !best.hash.proved || c.hash.proved == best.hash.proved &&
+			c.view.Pipe.Finish(h.t.clock, wire.BlockSize).Before(best.view.Pipe.Finish(h.t.clock, wire.BlockSize)) {
 			best = c
 		}
 	}
@@ -283,6 +300,9 @@ func (h *hashing) send(c *conn, s *span) {
 	}
 	c.hash.asked[s.req] = s
 	s.asked[c] = h.t.clock
+	if s.since.IsZero() {
+		s.since = h.t.clock
+	}
 	c.write(wire.AppendHashes(nil, pp.HashRequest, s.req))
 }
 
@@ -312,6 +332,7 @@ func (h *hashing) solicited(c *conn, r merkle.Request) (*span, error) {
 		return nil, nil
 	}
 	c.hash.heard = h.t.clock
+	c.hash.silences = 0
 	delete(c.hash.asked, r)
 	delete(s.asked, c)
 	return s, nil
@@ -333,8 +354,9 @@ func (h *hashing) got(c *conn, r merkle.Request, payload []byte) error {
 	if !h.trees[s.file].Check(r, hashes) {
 		return errProof
 	}
+	c.hash.proved = true
 	if r.Base == 0 {
-		c.hash.rejects = 0
+		c.hash.rejects, c.hash.noLeaves = 0, time.Time{}
 	}
 	h.learn(s, hashes[:r.Length])
 	return nil
