@@ -20,7 +20,7 @@ const module = "github.com/btmount/btmount/"
 
 // rooms are our packages and what each may import of us: a package, or with "/..."
 // everything below one. Arrows only go down: no room may name one of a higher row,
-// and fetch, fetch/swarm and fs do not know each other.
+// and fetch, fetch/swarm, btfs and fs do not know each other.
 var rooms = []struct {
 	name string
 	row  int
@@ -37,6 +37,7 @@ var rooms = []struct {
 	{"fs", 2, []string{"fs/tree"}},
 	{"fetch", 2, []string{"cache", "cache/extent"}},
 	{"fetch/swarm/...", 2, []string{"fetch/swarm/...", "cache/extent"}},
+	{"btfs/...", 2, []string{"btfs/..."}},
 
 	{"cache", 1, []string{"cache/extent"}},
 
@@ -48,12 +49,17 @@ var rooms = []struct {
 var testRooms = map[string][]string{
 	"fs/fstest":       {"fs", "fs/tree"},
 	"fetch/fetchtest": {"fetch", "cache", "cache/extent"},
+	"btfs/btfstest":   {"btfs/block", "btfs/car"},
 }
 
 // homes are the third-party modules and the rooms that may import them.
 var homes = map[string][]string{
 	"github.com/hanwen/go-fuse":     {"fs"},
 	"github.com/anacrolix":          {"fetch/swarm/..."},
+	"github.com/ipfs/go-cid":        {"btfs/..."},
+	"github.com/multiformats":       {"btfs/..."}, // multihash, which go-cid stands on
+	"github.com/klauspost":          {"btfs/unixfs"},
+	"github.com/spaolacci/murmur3":  {"btfs/unixfs"},
 	"github.com/urfave/cli":         {"cmd/btmount"},
 	"gopkg.in/natefinch":            {"cmd/btmount"},
 	"github.com/knadh/koanf":        {"cmd/btmount"},
