@@ -31,8 +31,8 @@ type Link struct {
 	Tsize uint64
 }
 
-// Node puts dag-pb around UnixFS data and links.
-func Node(data PB, links ...Link) []byte {
+// Encode puts dag-pb around UnixFS data and links.
+func Encode(data PB, links ...Link) []byte {
 	var p PB
 	for _, l := range links {
 		p = p.Bytes(2, PB{}.Bytes(1, l.CID.Bytes()).Text(2, l.Name).Num(3, l.Tsize))
@@ -42,7 +42,7 @@ func Node(data PB, links ...Link) []byte {
 
 // Leaf adds a leaf of a file.
 func (s *Store) Leaf(content []byte) Link {
-	b := Node(PB{}.Num(1, 2).Bytes(2, content).Num(3, uint64(len(content))))
+	b := Encode(PB{}.Num(1, 2).Bytes(2, content).Num(3, uint64(len(content))))
 	return Link{CID: s.Put(cid.DagProtobuf, b), Size: uint64(len(content)), Tsize: uint64(len(b))}
 }
 
@@ -57,11 +57,11 @@ func (s *Store) Tree(parts ...Link) Link {
 	for _, l := range parts {
 		data = data.Num(4, l.Size)
 	}
-	b := Node(data, parts...)
+	b := Encode(data, parts...)
 	return Link{CID: s.Put(cid.DagProtobuf, b), Size: sum, Tsize: tsize + uint64(len(b))}
 }
 
 // Dir adds a directory in one block.
 func (s *Store) Dir(links ...Link) cid.Cid {
-	return s.Put(cid.DagProtobuf, Node(PB{}.Num(1, 1), links...))
+	return s.Put(cid.DagProtobuf, Encode(PB{}.Num(1, 1), links...))
 }

@@ -5,7 +5,9 @@ package btfstest
 
 import (
 	"context"
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
@@ -223,4 +225,13 @@ func CAR(t testing.TB, name string) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// Is reports whether b is what the manifest says.
+func (f File) Is(b []byte) bool {
+	if f.Content != "" {
+		return string(b) == f.Content
+	}
+	h := sha256.Sum256(b)
+	return int64(len(b)) == f.Size && hex.EncodeToString(h[:]) == f.SHA256
 }

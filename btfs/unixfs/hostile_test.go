@@ -31,7 +31,7 @@ type hostile struct {
 }
 
 func put(s *btfstest.Store, data pb, links ...link) cid.Cid {
-	return s.Put(cid.DagProtobuf, btfstest.Node(data, links...))
+	return s.Put(cid.DagProtobuf, btfstest.Encode(data, links...))
 }
 
 // shardData is the data of a HAMT shard whose places are set.
@@ -76,7 +76,7 @@ func numbered(n int) (names []string) {
 
 // withMeta puts token metadata before a file.
 func withMeta(s *btfstest.Store, text string, file link) cid.Cid {
-	meta := s.Put(cid.DagProtobuf, btfstest.Node(pb{}.Num(1, 6).Text(2, text).Num(3, uint64(len(text)))))
+	meta := s.Put(cid.DagProtobuf, btfstest.Encode(pb{}.Num(1, 6).Text(2, text).Num(3, uint64(len(text)))))
 	data := pb{}.Num(1, 2).Num(3, uint64(len(text))+file.Size).Num(4, uint64(len(text))).Num(4, file.Size)
 	return put(s, data, link{CID: meta}, file)
 }
@@ -158,7 +158,7 @@ func hostiles() []hostile {
 			return l.CID
 		}},
 		{"60,000 links to nothing in each of 10 levels", "", func(s *btfstest.Store) cid.Cid {
-			empty := link{CID: identity(btfstest.Node(pb{}.Num(1, 2)))}
+			empty := link{CID: identity(btfstest.Encode(pb{}.Num(1, 2)))}
 			l := leaf(s)
 			for range 10 {
 				parts := []link{l}
@@ -269,7 +269,7 @@ func hostiles() []hostile {
 		{"a link to an identity of a MiB", "an identity CID of 1048576 bytes", func(s *btfstest.Store) cid.Cid {
 			return put(s, file(1<<20, 1<<20), link{CID: identity(make([]byte, 1<<20))})
 		}},
-		{"identity", "", of(identity(btfstest.Node(pb{}.Num(1, 2).Text(2, "small"))))},
+		{"identity", "", of(identity(btfstest.Encode(pb{}.Num(1, 2).Text(2, "small"))))},
 		{"sha1", "hash sha1: only sha2-256", of(hashedBy(multihash.SHA1, 20))},
 		{"blake3", "hash blake3: only sha2-256", of(hashedBy(multihash.BLAKE3, 32))},
 		{"sha2-256 cut to 4 bytes", "a hash of 4 bytes", of(hashedBy(multihash.SHA2_256, 4))},
