@@ -43,6 +43,12 @@ type LyingError struct{ Err error }
 func (e *LyingError) Error() string { return "it lies: " + e.Err.Error() }
 func (e *LyingError) Unwrap() error { return e.Err }
 
+// CheckAddress tells what is wrong with the address of a source. It does not repeat it.
+func CheckAddress(text string) error {
+	_, err := base(text)
+	return err
+}
+
 // base reads the address of a source.
 func base(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
@@ -50,7 +56,7 @@ func base(text string) (*url.URL, error) {
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
 		return nil, errors.New("give an address that begins with http:// or https://")
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return nil, errors.New("give it without user, password and query: others see the command line")
+		return nil, errors.New("give it without user, password and query, which others could see")
 	}
 	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), ""
 	return u, nil

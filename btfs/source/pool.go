@@ -22,7 +22,7 @@ type Source interface {
 
 const (
 	maxFlights   = 16 // blocks that are asked for at a time
-	recentBudget = 32 << 20
+	recentBudget = 16 << 20
 	guess        = 300 * time.Millisecond // what a source takes that nobody has asked
 	minPatience  = 250 * time.Millisecond
 	newPatience  = time.Second

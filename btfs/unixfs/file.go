@@ -9,9 +9,17 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/btmount/btmount/btfs/block"
+	"github.com/btmount/btmount/btfs/crawl"
 )
 
-const maxDepth = 128 // levels of a tree of blocks
+const (
+	maxDepth = 128 // levels of a tree of blocks
+	width    = 16  // blocks of one read or listing that are asked for at a time
+)
+
+// limits bound a read or a listing: who wants more parts at once was sent leaves of a few
+// bytes.
+var limits = crawl.Limits{Width: width, Pending: 1 << 17}
 
 // Blocks brings one block, verified. Callers may not change what it returns.
 type Blocks interface {
@@ -84,7 +92,7 @@ type part struct {
 
 func (d *dag) readAt(ctx context.Context, p []byte, off int64) error {
 	end := off + int64(len(p))
-	return crawl(ctx, []part{{d.cid, d.root, d.length, 0, 0}}, func(ctx context.Context, t part, push func(...part)) error {
+	return crawl.Run(ctx, limits, []part{{d.cid, d.root, d.length, 0, 0}}, func(ctx context.Context, t part, push func(...part)) error {
 		n, at := t.node, d.at+t.start
 		if n == nil {
 			var err error

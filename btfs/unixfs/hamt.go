@@ -10,6 +10,8 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/spaolacci/murmur3"
+
+	"github.com/btmount/btmount/btfs/crawl"
 )
 
 // Limits of a HAMT. BTFS makes them with a fanout of 256.
@@ -176,7 +178,7 @@ func (h *hamt) list(ctx context.Context) ([]Entry, error) {
 	var mu sync.Mutex
 	var all []Entry
 	seen := map[cid.Cid]bool{}
-	err := crawl(ctx, []shard{h.start()}, func(ctx context.Context, s shard, push func(...shard)) error {
+	err := crawl.Run(ctx, limits, []shard{h.start()}, func(ctx context.Context, s shard, push func(...shard)) error {
 		n, err := h.load(ctx, &s)
 		if err != nil {
 			return err

@@ -15,6 +15,7 @@ import (
 
 	"github.com/btmount/btmount/btfs/block"
 	"github.com/btmount/btmount/btfs/btfstest"
+	"github.com/btmount/btmount/btfs/crawl"
 )
 
 type (
@@ -411,7 +412,7 @@ func TestTinyLeaves(t *testing.T) {
 	if n, err := o.ReadAt(t.Context(), make([]byte, 4096), 39_000); n != 4096 || err != nil {
 		t.Error(n, err)
 	}
-	if _, err := o.ReadAt(t.Context(), make([]byte, 1<<20), 0); err != io.EOF && !errors.Is(err, errTooMany) {
+	if _, err := o.ReadAt(t.Context(), make([]byte, 1<<20), 0); err != io.EOF && !errors.As(err, new(*crawl.TooManyError)) {
 		t.Error(err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/klauspost/reedsolomon"
 
 	"github.com/btmount/btmount/btfs/block"
+	"github.com/btmount/btmount/btfs/crawl"
 )
 
 // Limits and times of repair.
@@ -109,7 +110,7 @@ func (j *joined) readAt(ctx context.Context, p []byte, off int64) error {
 		s.p, p, off = p[:n], p[n:], off+n
 		all = append(all, s)
 	}
-	return crawl(ctx, all, func(ctx context.Context, s slice, _ func(...slice)) error { return j.readShard(ctx, s) })
+	return crawl.Run(ctx, limits, all, func(ctx context.Context, s slice, _ func(...slice)) error { return j.readShard(ctx, s) })
 }
 
 func (j *joined) shard(i int) *dag {
@@ -196,7 +197,7 @@ func (j *joined) others(ctx context.Context, i int, at, n int64) ([][]byte, erro
 	}
 	var mu sync.Mutex
 	parts, next := make([][]byte, len(j.links)), j.data
-	err := crawl(ctx, order[:j.data], func(ctx context.Context, k int, push func(...int)) error {
+	err := crawl.Run(ctx, limits, order[:j.data], func(ctx context.Context, k int, push func(...int)) error {
 		p := make([]byte, n)
 		err := j.shard(k).readAt(ctx, p, at)
 		mu.Lock()

@@ -26,8 +26,8 @@ var rooms = []struct {
 	row  int
 	may  []string
 }{
-	{"cmd/btmount", 4, []string{"cmd/daemon", "cmd/control", "fetch/swarm/metainfo", "fs"}},
-	{"cmd/daemon", 3, []string{"cmd/control", "fs/...", "fetch/...", "cache/..."}},
+	{"cmd/btmount", 4, []string{"cmd/daemon", "cmd/control", "fetch/swarm/metainfo", "fs", "fs/tree", "btfs/..."}},
+	{"cmd/daemon", 3, []string{"cmd/control", "fs/...", "fetch/...", "btfs/...", "cache/..."}},
 	{"cmd/control", 3, nil}, // what it serves comes from cmd/daemon, through its interface
 	{"cmd/arch", 3, nil},
 	{"bench", 4, []string{"fetch/swarm/metainfo"}},                  // the info-hash, for peers that it plays itself
@@ -75,7 +75,7 @@ var homes = map[string][]string{
 
 // testHomes are rooms whose tests may use a library beside its home: hostile peers in
 // the tests of the whole speak the protocol themselves.
-var testHomes = map[string][]string{"github.com/anacrolix": {"cmd/daemon"}, "golang.org/x/sys": {"cmd/daemon"}, "github.com/hanwen/go-fuse": {"cache"}}
+var testHomes = map[string][]string{"github.com/anacrolix": {"cmd/daemon"}, "golang.org/x/sys": {"cmd/daemon"}, "github.com/hanwen/go-fuse": {"cache"}, "github.com/ipfs/go-cid": {"cmd/btmount"}}
 
 // source is one Go file.
 type source struct {

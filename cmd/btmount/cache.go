@@ -73,13 +73,15 @@ btmount mount are --cache-size and --cache-min-free.`,
 	}
 }
 
+const jsonUsage = "answer in JSON, with sizes in bytes; of what takes long a line of progress now and then, and the result in the last line"
+
 // askFlags are those of every command that asks a running daemon.
 func askFlags(more ...cli.Flag) []cli.Flag {
 	return join(
 		under("What", more...),
 		under("Which mount, and how to answer",
 			stateFlag(),
-			boolFlag("json", "answer in JSON, with sizes in bytes; of what takes long a line of progress now and then, and the result in the last line"),
+			boolFlag("json", jsonUsage),
 			configFlag(),
 		),
 	)

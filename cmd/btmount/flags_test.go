@@ -220,6 +220,7 @@ func TestHelp(t *testing.T) {
 		"btmount": {}, "mount": {"mount", "--help"}, "unmount": {"unmount", "-h"}, "seed": {"help", "seed"}, "demo": {"demo", "--help"},
 		"cache": {"cache"}, "cache-status": {"help", "cache", "status"}, "cache-pin": {"cache", "pin", "--help"}, "cache-unpin": {"cache", "unpin", "-h"},
 		"cache-evict": {"cache", "evict", "--help"}, "cache-verify": {"cache", "verify", "--help"}, "cache-limit": {"cache", "limit", "--help"},
+		"btfs": {"btfs"}, "btfs-ls": {"btfs", "ls", "--help"}, "btfs-stat": {"help", "btfs", "stat"}, "btfs-get": {"btfs", "get", "-h"}, "btfs-dag": {"btfs", "dag", "--help"},
 	} {
 		got := p.run(args...)
 		if got.code != 0 || got.stderr != "" {

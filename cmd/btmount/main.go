@@ -3,6 +3,7 @@
 //	btmount mount MOUNTPOINT SOURCE...    until Ctrl-C
 //	btmount unmount MOUNTPOINT
 //	btmount cache COMMAND                 asks the daemon of a mount
+//	btmount btfs COMMAND CID[/path]       asks gateways and nodes of BTFS
 //	btmount seed PATH
 //	btmount demo
 //
@@ -75,7 +76,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Version:   version,
 		Writer:    stdout,
 		ErrWriter: stderr,
-		Commands:  []*cli.Command{mountCommand(), unmountCommand(), cacheCommand(), seedCommand(), demoCommand(), versionCommand()},
+		Commands:  []*cli.Command{mountCommand(), unmountCommand(), cacheCommand(), btfsCommand(), seedCommand(), demoCommand(), versionCommand()},
 		// Errors are printed by run, once.
 		ExitErrHandler:            func(*cli.Context, error) {},
 		HideHelpCommand:           true,

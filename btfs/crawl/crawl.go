@@ -1,4 +1,6 @@
-package unixfs
+// Package crawl visits trees whose nodes come slowly, many at a time: blocks of a file that
+// are read, shards of a directory that is listed, files that are fetched.
+package crawl
 
 import (
 	"context"
@@ -7,20 +9,26 @@ import (
 	"sync"
 )
 
-const (
-	width      = 16      // blocks of one read or listing that are asked for at a time
-	maxPending = 1 << 17 // tasks of one crawl that wait
-)
+// Limits of one crawl.
+type Limits struct {
+	Width   int // tasks that are visited at a time
+	Pending int // tasks that wait
+}
 
-var errTooMany = fmt.Errorf("more than %d blocks are wanted at once; nobody makes blocks that small", maxPending)
+// TooManyError says that more tasks wait than may.
+type TooManyError struct{ Limit int }
 
-// crawl visits tasks, and those that visits push, last in first out, so that what waits
-// stays small where a tree is deep. Up to width are visited at a time, in goroutines that
-// have ended when crawl returns. The first error ends all.
-func crawl[T any](ctx context.Context, first []T, visit func(ctx context.Context, t T, push func(...T)) error) error {
+func (e *TooManyError) Error() string {
+	return fmt.Sprintf("more than %d parts are wanted at once; that is more than anybody needs", e.Limit)
+}
+
+// Run visits tasks, and those that visits push, last in first out, so that what waits
+// stays small where a tree is deep. Up to Width are visited at a time, in goroutines that
+// have ended when Run returns. The first error ends all.
+func Run[T any](ctx context.Context, limits Limits, first []T, visit func(ctx context.Context, t T, push func(...T)) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	c := &crawler[T]{visit: visit, stack: slices.Clone(first), cancel: cancel}
+	c := &crawler[T]{limits: limits, visit: visit, stack: slices.Clone(first), cancel: cancel}
 	c.wake.L = &c.mu
 	c.workers = 1 // a read of one leaf needs no other goroutine
 	c.work(ctx)
@@ -29,6 +37,7 @@ func crawl[T any](ctx context.Context, first []T, visit func(ctx context.Context
 }
 
 type crawler[T any] struct {
+	limits Limits
 	visit  func(context.Context, T, func(...T)) error
 	cancel context.CancelFunc
 	rest   sync.WaitGroup
@@ -72,7 +81,7 @@ func (c *crawler[T]) work(ctx context.Context) {
 
 // hireLocked starts workers for what waits; they end with the crawl.
 func (c *crawler[T]) hireLocked(ctx context.Context) {
-	for ; c.err == nil && c.workers < width && c.workers-c.active < len(c.stack); c.workers++ {
+	for ; c.err == nil && c.workers < c.limits.Width && c.workers-c.active < len(c.stack); c.workers++ {
 		c.rest.Go(func() { c.work(ctx) })
 	}
 }
@@ -81,8 +90,8 @@ func (c *crawler[T]) push(t ...T) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stack = append(c.stack, t...)
-	if len(c.stack) > maxPending && c.err == nil {
-		c.err = errTooMany
+	if len(c.stack) > c.limits.Pending && c.err == nil {
+		c.err = &TooManyError{c.limits.Pending}
 		c.cancel()
 	}
 }
