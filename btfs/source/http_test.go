@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const brief = 300 * time.Millisecond // for what is meant to take too long
+const brief = 700 * time.Millisecond // for what is meant to take too long
 
 // client is a Doer without a policy, whose connections end with the test.
 func client(t testing.TB) *http.Client {
@@ -44,7 +44,6 @@ func gateway(t testing.TB, h *btfstest.Gateway) *Gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.stall = brief
 	return g
 }
 
@@ -57,7 +56,6 @@ func node(t testing.TB, h *btfstest.Node) *Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.stall = brief
 	return n
 }
 
@@ -292,7 +290,9 @@ func TestHostileGateways(t *testing.T) {
 		t.Run(h.name, func(t *testing.T) {
 			t.Parallel()
 			g := &btfstest.Gateway{Store: store, Fault: h.fault}
-			p := pool(t, 3*brief, gateway(t, g))
+			first := gateway(t, g)
+			first.stall = brief
+			p := pool(t, 3*brief, first)
 			start := time.Now()
 			b, err := p.Block(t.Context(), c)
 			switch {
@@ -391,7 +391,7 @@ func TestNode(t *testing.T) {
 			if h.config != "" {
 				h.node.Config = h.config
 			}
-			p := pool(t, 2*time.Second, n)
+			p := pool(t, 4*time.Second, n)
 			_, err := p.Block(t.Context(), h.cid)
 			if (h.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), h.want) {
 				t.Errorf("%v, want %q", err, h.want)

@@ -269,10 +269,11 @@ func (p *Pool) ask(ctx context.Context, m *member, c cid.Cid) try {
 		m.banned = lie
 		p.log.Warn("a source is not asked any more", "source", m.Name(), "error", lie)
 	case errors.As(err, &absent):
+	case lost && m.latency == 0 && took < guess:
+		// Another was faster, before anything could be known of this one.
 	default:
-		// It failed, or another was faster, or nothing came in time.
 		m.latency = max(m.latency, took)
-		if !lost {
+		if !lost { // it failed, or nothing came in time
 			m.fails++
 			m.rests = now.Add(minPatience << min(m.fails, 7))
 		}

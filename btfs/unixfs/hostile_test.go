@@ -158,12 +158,12 @@ func hostiles() []hostile {
 			}
 			return l.CID
 		}},
-		{"60,000 links to nothing in each of 10 levels", "", func(s *btfstest.Store) cid.Cid {
+		{"40,000 links to nothing in each of 4 levels", "", func(s *btfstest.Store) cid.Cid {
 			empty := link{CID: identity(btfstest.Encode(pb{}.Num(1, 2)))}
 			l := leaf(s)
-			for range 10 {
+			for range 4 {
 				parts := []link{l}
-				for range 60_000 {
+				for range 40_000 {
 					parts = append(parts, empty)
 				}
 				l = s.Tree(parts...)

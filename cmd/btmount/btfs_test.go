@@ -52,8 +52,8 @@ func (p *btfsPlace) btfs(args ...string) outcome {
 	return p.run(append([]string{"btfs"}, append(args, "--btfs-gateway", p.gateway)...)...)
 }
 
-// Everything that the manifest has is written as it says, by a gateway, by a node, and by
-// both beside one that lies.
+// Everything that the manifest has is written as it says, from a gateway and a node beside
+// one that lies; some of it from each alone.
 func TestBTFSGet(t *testing.T) {
 	p := newBTFSPlace(t)
 	h := &btfstest.Node{Store: p.store}
@@ -69,6 +69,9 @@ func TestBTFSGet(t *testing.T) {
 		"all":     {"--btfs-gateway", liar, "--btfs-gateway", p.gateway, "--btfs-node", node},
 	} {
 		for _, f := range p.fixtures {
+			if name != "all" && !strings.HasSuffix(f.Name, "reed-solomon") && f.Name != "tree" {
+				continue // btfs/source has each of them from each kind of source
+			}
 			to := p.path(name + "-" + f.Name)
 			got := p.run(append([]string{"btfs", "get", "/btfs/" + f.CID.String(), "--to", to}, from...)...)
 			if got.code != 0 || !strings.HasPrefix(got.stdout, to+": ") {
@@ -85,7 +88,7 @@ func TestBTFSGet(t *testing.T) {
 	if left, _ := filepath.Glob(p.path(".*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
-	if st, err := os.Stat(p.path("node-file-mtime-mode")); err != nil || st.ModTime().Unix() != 981173106 || st.Mode() != 0o640 {
+	if st, err := os.Stat(p.path("all-file-mtime-mode")); err != nil || st.ModTime().Unix() != 981173106 || st.Mode() != 0o640 {
 		t.Error(st.ModTime(), st.Mode(), err)
 	}
 }
@@ -289,7 +292,7 @@ func TestBTFSBadInput(t *testing.T) {
 		{"a node that wants a token", 1, []string{"ls", c, "--btfs-node", node}, []string{"block " + c, "node " + node, "401", "--btfs-token-file"}},
 		{"a node that wants another token", 1, []string{"ls", c, "--btfs-node", node, "--btfs-token-file", token}, []string{"does not take the token"}},
 		{"absent", 1, []string{"ls", gone, "--btfs-gateway", p.gateway}, []string{"block " + gone, "gateway " + p.gateway, "404"}},
-		{"two that do not have it", 1, []string{"ls", gone, "--btfs-gateway", p.gateway, "--btfs-gateway", hangs, "--btfs-lookup-timeout", "500ms"}, []string{"gateway " + p.gateway, "404", "gateway " + hangs, "no answer within 500ms"}},
+		{"two that do not have it", 1, []string{"ls", gone, "--btfs-gateway", p.gateway, "--btfs-gateway", hangs, "--btfs-lookup-timeout", "4s"}, []string{"gateway " + p.gateway, "404", "gateway " + hangs, "no answer within 4s"}},
 		{"nobody listens", 1, []string{"ls", c, "--btfs-gateway", dead}, []string{"gateway " + dead, "cannot connect", "check the address"}},
 		{"a liar", 1, []string{"get", c, "--btfs-gateway", liar, "--to", p.path("x")}, []string{"gateway " + liar, "it lies"}},
 		{"no such name", 1, []string{"get", c + "/gone", "--btfs-gateway", p.gateway}, []string{c + "/gone", "no such name"}},
