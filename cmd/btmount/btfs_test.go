@@ -57,8 +57,11 @@ func (p *btfsPlace) btfs(args ...string) outcome {
 func TestBTFSGet(t *testing.T) {
 	p := newBTFSPlace(t)
 	h := &btfstest.Node{Store: p.store}
-	node := p.serve(h)
-	h.Config = strings.TrimPrefix(node, "http://")
+	s := httptest.NewUnstartedServer(h)
+	h.Config = s.Listener.Addr().String()
+	s.Start()
+	t.Cleanup(s.Close)
+	node := s.URL
 	liar := p.serve(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/vnd.ipld.raw")
 		fmt.Fprint(w, "lies")
