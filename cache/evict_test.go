@@ -143,3 +143,22 @@ func BenchmarkEvict(b *testing.B) {
 	b.StopTimer()
 	_ = s.Close()
 }
+
+// A unit that turned out wrong while it was fetched again, and was given up then, is gone after a
+// restart too.
+func TestGivenUpWhileItIsFetchedAgain(t *testing.T) {
+	w := newWorld(t, 1<<30, 16384, 100_000)
+	w.fill(0)
+	w.fill(1)
+	if err := w.obj.Begin(1); err != nil {
+		t.Fatal(err)
+	}
+	w.obj.drop(1, 2) // its hash did not match
+	w.obj.Abandon(1)
+	w.close()
+	w.open()
+	if n := w.check(); n != 1 {
+		t.Errorf("%d units are there", n)
+	}
+	w.close()
+}

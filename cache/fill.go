@@ -445,6 +445,7 @@ func (o *Object) dropSome(first, last int, mayLocked func(u int) bool) (freed in
 		o.gen.Add(1)
 		o.lookAgainLocked(first, first+1)
 		o.mu.Unlock()
+		o.took(first)
 		return 0, first + 1
 	}
 	kept := end < last && o.keptLocked(first)
@@ -461,14 +462,23 @@ func (o *Object) dropSome(first, last int, mayLocked func(u int) bool) (freed in
 	o.gen.Add(1)
 	o.lookAgainLocked(first, end)
 	o.mu.Unlock()
-	gone := make([]record, 0, end-first)
+	units := make([]int, 0, end-first)
 	for u := first; u < end; u++ {
+		units = append(units, u)
+	}
+	o.took(units...)
+	return o.free(first, end, edge), end
+}
+
+// took writes down that units are gone.
+func (o *Object) took(units ...int) {
+	gone := make([]record, 0, len(units))
+	for _, u := range units {
 		gone = append(gone, record{unit: uint32(u), session: o.store.session.Number, op: opGone})
 	}
 	if _, err := o.journal.append(gone...); err != nil {
 		o.store.log.Warn("cache journal", "err", err)
 	}
-	return o.free(first, end, edge), end
 }
 
 // lookAgainLocked wakes the reads that wait for other units and had [first, last) already. The
