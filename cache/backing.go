@@ -154,6 +154,8 @@ func (r *Reader) Backing() (fd int, ok bool) {
 	if err == nil {
 		if st, statErr := f.Stat(); statErr != nil || st.Size() != b.span.Len {
 			o.distrust(int(first), int(last)) // truncated under us
+		} else if !o.whole(int(first), int(last)) {
+			o.store.log.Debug("a file was changed while it was about to be lent", "object", o.Key, "body", b.path)
 		} else if err := o.lend(b, f); errors.Is(err, errLent) {
 			o.store.log.Debug("cache", "err", err)
 		} else if err != nil {
@@ -175,6 +177,13 @@ func (r *Reader) Backing() (fd int, ok bool) {
 	}
 	o.letGo(b)
 	return 0, false
+}
+
+// whole reports whether units are still there, now that f is held: it will not be another any more.
+func (o *Object) whole(first, last int) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.present.all(first, last)
 }
 
 // letGo ends what keepLocked began.

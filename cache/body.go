@@ -28,7 +28,7 @@ type body struct {
 	f     *os.File // nil when closed
 	refs  int      // users of f; the pool closes only at 0
 	dirty bool     // written since the last sync
-	made  bool     // the file exists with its full size
+	made  bool     // the file was there: if it is not, somebody removed it
 	kept  int      // users of all of it; guarded by Object.mu
 	lent  int      // of them, those who read it by themselves
 }
@@ -122,8 +122,9 @@ func (v vec) writeTo(f *os.File, off int64) error {
 	return nil
 }
 
-// write writes p at off. After errChanged the next one begins a new file.
-func (b *body) write(p vec, off int64) error {
+// write writes p at off. After errChanged nobody may believe what the file has; then the next one
+// mends it.
+func (b *body) write(p vec, off int64, mend bool) error {
 	f, err := b.acquire(true)
 	if err != nil {
 		return err
@@ -135,10 +136,12 @@ func (b *body) write(p vec, off int64) error {
 		return err
 	}
 	if st.Size != b.span.Len {
+		if !mend {
+			return errChanged
+		}
 		if err := f.Truncate(b.span.Len); err != nil {
 			return err
 		}
-		return errChanged
 	}
 	return p.writeTo(f, off)
 }
@@ -148,7 +151,6 @@ func (b *body) openLocked(create bool) (*os.File, error) {
 	f, err := os.OpenFile(b.path, flags, 0o600)
 	if os.IsNotExist(err) && create {
 		if b.made {
-			b.made = false
 			return nil, errChanged
 		}
 		f, err = b.makeLocked(flags | os.O_CREATE | os.O_EXCL)
@@ -157,16 +159,6 @@ func (b *body) openLocked(create bool) (*os.File, error) {
 		return nil, err
 	}
 	if create {
-		st, err := f.Stat()
-		if err == nil && st.Size() != b.span.Len {
-			if err = f.Truncate(b.span.Len); err == nil {
-				err = errChanged
-			}
-		}
-		if err != nil {
-			f.Close()
-			return nil, err
-		}
 		b.made = true
 	}
 	if b.f != nil {
@@ -175,6 +167,13 @@ func (b *body) openLocked(create bool) (*os.File, error) {
 	}
 	b.f = f
 	return f, nil
+}
+
+// mend lets the file be made anew that is missing.
+func (b *body) mend() {
+	b.mu.Lock()
+	b.made = false
+	b.mu.Unlock()
 }
 
 // makeLocked makes the file. st_size is the size of the file from the start; the blocks come

@@ -109,6 +109,42 @@ func TestJournalThatLacksARecord(t *testing.T) {
 	w.close()
 }
 
+// The journal that lacks a record is not believed when the object is opened again, either.
+func TestJournalThatLacksARecordIsOpenedAgain(t *testing.T) {
+	w := newWorld(t, 1<<30, 16384, 200_000)
+	for u := range w.obj.Units() {
+		w.fill(u)
+	}
+	fd := w.obj.journal.f
+	full, err := unix.Dup(int(fd.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(full)
+	ro, err := unix.Open(fd.Name(), unix.O_RDONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(ro)
+	if err := unix.Dup3(ro, int(fd.Fd()), 0); err != nil { // writes fail from now on
+		t.Fatal(err)
+	}
+	w.obj.drop(3, 6)
+	if err := unix.Dup3(full, int(fd.Fd()), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.obj.Close(); err != nil && !errors.Is(err, unix.EBADF) {
+		t.Fatal(err)
+	}
+	if w.obj, err = w.store.Object(w.lay); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.check(); n != w.obj.Units()-3 {
+		t.Errorf("%d units are right, want %d", n, w.obj.Units()-3)
+	}
+	w.close()
+}
+
 // BenchmarkEvict frees 64 MiB of a cache of a million units, of 16 KiB as in v2 torrents.
 func BenchmarkEvict(b *testing.B) {
 	const unit, units = 16 << 10, 1 << 20

@@ -46,12 +46,12 @@ func (o *Object) Begin(u int) error {
 func (o *Object) Abandon(u int) {
 	o.mu.Lock()
 	o.again.clear(u)
+	o.spoiled.clear(u)
 	if !o.filling.has(u) {
 		o.mu.Unlock()
 		return
 	}
 	o.filling.clear(u)
-	o.spoiled.clear(u)
 	if o.dropMemoryLocked(u) {
 		o.mu.Unlock()
 		o.releaseMemory(u)
@@ -156,10 +156,10 @@ func (o *Object) write(p vec, e extent.Extent) error {
 func (o *Object) writeDisk(p vec, e extent.Extent) error {
 	return o.each(e, func(b *body, part extent.Extent) error {
 		q, at := p.part(part.Off-e.Off, part.Len), part.Off-b.span.Off
-		err := b.write(q, at)
+		err := b.write(q, at, false)
 		if errors.Is(err, errChanged) {
 			o.changed(b)
-			err = b.write(q, at)
+			err = b.write(q, at, true)
 		}
 		return err
 	}, nil)
@@ -168,6 +168,7 @@ func (o *Object) writeDisk(p vec, e extent.Extent) error {
 // changed is called when a body was removed or shortened by somebody else: what it had is
 // hashed before it is used, what is being written when it is whole.
 func (o *Object) changed(b *body) {
+	defer b.mend() // not before everybody knows
 	o.store.log.Warn("somebody else changed a file of the cache; what it had is verified again", "object", o.Key, "file", b.path)
 	first, last := b.span.Units(o.Unit)
 	o.distrust(int(first), int(last))
@@ -178,7 +179,10 @@ func (o *Object) ReadBack(p []byte, off int64) error { return o.pread(p, off) }
 
 // Commit marks unit u verified and wakes the reads that it completes. Its bytes
 // were all written before. tag is kept for Verify; it has Layout.Tag bytes.
-func (o *Object) Commit(u int, tag []byte) {
+func (o *Object) Commit(u int, tag []byte) { o.commit(u, tag, nil) }
+
+// commit is Commit; checked: what is there was hashed, and read since gen was so much.
+func (o *Object) commit(u int, tag []byte, checked *uint64) {
 	if o.remembers.Load() > 0 && o.commitMemory(u, tag) {
 		return
 	}
@@ -192,6 +196,9 @@ func (o *Object) Commit(u int, tag []byte) {
 	defer o.mu.Unlock()
 	if o.places != nil {
 		o.places[u] = place
+	}
+	if checked != nil && *checked != o.gen.Load() {
+		return // the file may be another by now
 	}
 	o.committedLocked(u)
 }
@@ -351,12 +358,14 @@ func (o *Object) distrust(first, last int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for u := first; u < last; u++ {
-		switch _, inMemory := o.memory[u]; {
-		case inMemory:
-		case o.present.has(u):
+		if _, inMemory := o.memory[u]; inMemory {
+			continue
+		}
+		if o.present.has(u) {
 			o.present.clear(u)
 			o.suspect.set(u)
-		case o.filling.has(u):
+		}
+		if o.filling.has(u) || o.again.has(u) {
 			o.spoiled.set(u)
 		}
 	}
@@ -381,25 +390,38 @@ func (o *Object) Check(u int) (present bool) {
 	o.checking[u] = struct{}{}
 	o.mu.Unlock()
 
-	o.store.hashing <- struct{}{}
-	e := o.UnitExtent(u)
-	p := make([]byte, e.Len)
-	tag, err := o.tag(u)
-	good := err == nil && o.ReadBack(p, e.Off) == nil && o.Verify != nil && o.Verify(u, p, tag)
-	<-o.store.hashing
-
-	if good {
-		o.Commit(u, tag)
+	good := false
+	for range 8 { // as long as something goes, or is changed from outside, meanwhile
+		gen := o.gen.Load()
+		if good = o.hash(u); !good {
+			break
+		}
+		tag, _ := o.tag(u)
+		o.commit(u, tag, &gen)
+		if o.Has(u) {
+			break
+		}
 	}
 	o.mu.Lock()
 	delete(o.checking, u)
+	present = o.present.has(u)
 	o.mu.Unlock()
 	o.settled.Broadcast()
 	if !good {
 		o.store.log.Info("cached unit does not match its hash, dropped", "object", o.Key, "unit", u)
 		o.drop(u, u+1)
 	}
-	return good
+	return present
+}
+
+// hash reports whether what is there of a unit matches its hash.
+func (o *Object) hash(u int) bool {
+	o.store.hashing <- struct{}{}
+	defer func() { <-o.store.hashing }()
+	e := o.UnitExtent(u)
+	p := make([]byte, e.Len)
+	tag, err := o.tag(u)
+	return err == nil && o.ReadBack(p, e.Off) == nil && o.Verify != nil && o.Verify(u, p, tag)
 }
 
 // drop forgets units [first, last), as far as they are there, and frees their bytes. Reads that

@@ -71,7 +71,7 @@ func (o *Object) stamp(u int) uint32 {
 func (o *Object) forgetMemory(u int) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.filling.has(u) || o.wantedLocked(u) {
+	if _, busy := o.checking[u]; busy || o.filling.has(u) || o.wantedLocked(u) {
 		return false
 	}
 	o.dropMemoryLocked(u)

@@ -144,7 +144,7 @@ func (s *Store) newObject(l Layout) *Object {
 // load reads the journal and returns the bytes that its units are charged.
 func (o *Object) load() (charged int64, err error) {
 	path := filepath.Join(o.dir, "units")
-	records := 0
+	records, tainted := 0, o.store.tainted.Load() // perhaps by this one, when it was closed
 	each := func(r record) {
 		records++
 		u := int(r.unit)
@@ -155,7 +155,7 @@ func (o *Object) load() (charged int64, err error) {
 		o.suspect.clear(u)
 		switch {
 		case r.op != opPresent:
-		case r.session <= o.store.session.Distrust:
+		case tainted || r.session <= o.store.session.Distrust:
 			o.suspect.set(u)
 		default:
 			o.present.set(u)
@@ -185,6 +185,10 @@ func (o *Object) load() (charged int64, err error) {
 		}
 	}
 	o.takeBack()
+	for _, b := range o.bodies {
+		first, last := b.span.Units(o.Unit)
+		b.made = o.present.any(int(first), int(last)) || o.suspect.any(int(first), int(last))
+	}
 	for u := range o.units {
 		if o.present.has(u) || o.suspect.has(u) {
 			charged += o.cost(u)

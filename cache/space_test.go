@@ -336,3 +336,21 @@ func TestVerifyAlways(t *testing.T) {
 	w.readAll(f, 1)
 	w.close()
 }
+
+// A body that somebody removed before it was written in this session is missed as well.
+func TestBodyIsRemovedAfterARestart(t *testing.T) {
+	w := newWorld(t, 1<<30, 16384, 200_000)
+	for u := range 5 {
+		w.fill(u)
+	}
+	w.close()
+	w.open()
+	if err := os.Remove(w.obj.bodies[0].path); err != nil {
+		t.Fatal(err)
+	}
+	w.fill(7)
+	if n := w.check(); n != 1 {
+		t.Errorf("%d units are there", n)
+	}
+	w.close()
+}
