@@ -60,7 +60,7 @@ func (o *Object) mark(f *os.File) error {
 var errLent = errors.New("too many files are lent")
 
 // unlend takes the mark away again, if the kernel has closed the file as well.
-func (b *body) unlend() {
+func (b *file) unlend() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.lent--; b.lent > 0 {
@@ -84,12 +84,15 @@ func giveBack(f *os.File) bool {
 
 // takeBack is called when the object is opened, before anybody uses it. Bodies that others
 // read still are removed, and their units forgotten.
-func (o *Object) takeBack() {
+func (o *Object) takeBack(linked map[*body]bool) {
 	mark := filepath.Join(o.dir, lentFile)
-	if _, err := os.Stat(mark); err != nil {
-		return
-	}
+	_, err := os.Stat(mark)
+	lent := err == nil
 	for _, b := range o.bodies {
+		// What is lent to one is lent to all that share it, whose folders do not say so.
+		if !lent && !linked[b] || o.joins(b) {
+			continue
+		}
 		st, err := os.Lstat(b.path)
 		if err != nil || st.Mode()&os.ModeSticky == 0 || !st.Mode().IsRegular() {
 			continue
@@ -111,7 +114,9 @@ func (o *Object) takeBack() {
 			o.forget(u)
 		}
 	}
-	_ = os.Remove(mark)
+	if lent {
+		_ = os.Remove(mark)
+	}
 }
 
 // forget takes a unit out of the books whose bytes are gone.
@@ -155,7 +160,7 @@ func (r *Reader) Backing() (fd int, ok bool) {
 		if st, statErr := f.Stat(); statErr != nil || st.Size() != b.span.Len {
 			o.distrust(int(first), int(last)) // truncated under us
 		} else if !o.whole(int(first), int(last)) {
-			o.store.log.Debug("a file was changed while it was about to be lent", "object", o.Key, "body", b.path)
+			o.store.log.Debug("a file was changed while it was about to be lent", "object", o.Key, "file", b.number)
 		} else if err := o.lend(b, f); errors.Is(err, errLent) {
 			o.store.log.Debug("cache", "err", err)
 		} else if err != nil {

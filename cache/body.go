@@ -17,25 +17,47 @@ import (
 // blockSize is the unit in which the filesystem below allocates and frees.
 const blockSize = 4096
 
-// body is the sparse file of one file of an object.
+// body is what an object has of one of its files.
 type body struct {
-	path string
-	span extent.Extent // its place in the object's byte space
+	*file  // several objects may share one: see share.go
+	obj    *Object
+	number int           // of the file in the layout
+	home   string        // where its folder has the file
+	span   extent.Extent // its place in the object's byte space
+	kept   int           // users of all of it; guarded by Object.mu
+	share  *share        // nil: it is nobody else's, and never will be while the object is open
+	first  int           // its first unit, if share is not nil
+	listed atomic.Bool   // the folder's list of contents has it
+	marked bool          // that list says that it was shared
+	ours   bool          // it was the last of its share
+	unsure bool          // there may be more in it than anybody here knows of
+}
+
+// file is the sparse file behind a body.
+type file struct {
+	size int64
 	pool *pool
 	used atomic.Int64 // pool clock of the last use
 
 	mu    sync.Mutex
+	path  string
 	f     *os.File // nil when closed
 	refs  int      // users of f; the pool closes only at 0
 	dirty bool     // written since the last sync
 	made  bool     // the file was there: if it is not, somebody removed it
-	kept  int      // users of all of it; guarded by Object.mu
-	lent  int      // of them, those who read it by themselves
+	lent  int      // users who read it by themselves
+}
+
+// name returns where the file is.
+func (b *file) name() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.path
 }
 
 // acquire opens the body if needed; create makes it at its full size.
 // Each acquire that succeeds is paired with a release.
-func (b *body) acquire(create bool) (*os.File, error) {
+func (b *file) acquire(create bool) (*os.File, error) {
 	f, err := b.tryAcquire(create)
 	if (errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)) && b.pool.shrink() {
 		f, err = b.tryAcquire(create)
@@ -43,7 +65,7 @@ func (b *body) acquire(create bool) (*os.File, error) {
 	return f, err
 }
 
-func (b *body) tryAcquire(create bool) (*os.File, error) {
+func (b *file) tryAcquire(create bool) (*os.File, error) {
 	b.mu.Lock()
 	if b.f != nil && (b.made || !create) {
 		b.refs++
@@ -124,7 +146,7 @@ func (v vec) writeTo(f *os.File, off int64) error {
 
 // write writes p at off. After errChanged nobody may believe what the file has; then the next one
 // mends it.
-func (b *body) write(p vec, off int64, mend bool) error {
+func (b *file) write(p vec, off int64, mend bool) error {
 	f, err := b.acquire(true)
 	if err != nil {
 		return err
@@ -135,18 +157,18 @@ func (b *body) write(p vec, off int64, mend bool) error {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return err
 	}
-	if st.Size != b.span.Len {
+	if st.Size != b.size {
 		if !mend {
 			return errChanged
 		}
-		if err := f.Truncate(b.span.Len); err != nil {
+		if err := f.Truncate(b.size); err != nil {
 			return err
 		}
 	}
 	return p.writeTo(f, off)
 }
 
-func (b *body) openLocked(create bool) (*os.File, error) {
+func (b *file) openLocked(create bool) (*os.File, error) {
 	const flags = os.O_RDWR | unix.O_NOFOLLOW
 	f, err := os.OpenFile(b.path, flags, 0o600)
 	if os.IsNotExist(err) && create {
@@ -170,7 +192,7 @@ func (b *body) openLocked(create bool) (*os.File, error) {
 }
 
 // mend lets the file be made anew that is missing.
-func (b *body) mend() {
+func (b *file) mend() {
 	b.mu.Lock()
 	b.made = false
 	b.mu.Unlock()
@@ -178,7 +200,7 @@ func (b *body) mend() {
 
 // makeLocked makes the file. st_size is the size of the file from the start; the blocks come
 // with the data.
-func (b *body) makeLocked(flags int) (*os.File, error) {
+func (b *file) makeLocked(flags int) (*os.File, error) {
 	f, err := os.OpenFile(b.path, flags, 0o600)
 	if os.IsNotExist(err) {
 		if err = os.MkdirAll(filepath.Dir(b.path), 0o700); err == nil {
@@ -188,7 +210,7 @@ func (b *body) makeLocked(flags int) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := f.Truncate(b.span.Len); err != nil {
+	if err := f.Truncate(b.size); err != nil {
 		f.Close()
 		os.Remove(b.path)
 		return nil, err
@@ -196,20 +218,20 @@ func (b *body) makeLocked(flags int) (*os.File, error) {
 	return f, nil
 }
 
-func (b *body) release() {
+func (b *file) release() {
 	b.mu.Lock()
 	b.refs--
 	b.mu.Unlock()
 }
 
-func (b *body) markDirty() {
+func (b *file) markDirty() {
 	b.mu.Lock()
 	b.dirty = true
 	b.mu.Unlock()
 }
 
 // sync brings what was written to the disk.
-func (b *body) sync() error {
+func (b *file) sync() error {
 	b.mu.Lock()
 	dirty := b.dirty
 	b.dirty = false
@@ -226,7 +248,7 @@ func (b *body) sync() error {
 }
 
 // punch frees the bytes [from, to) of the body.
-func (b *body) punch(from, to int64) error {
+func (b *file) punch(from, to int64) error {
 	f, err := b.acquire(false)
 	if os.IsNotExist(err) {
 		return nil
@@ -239,7 +261,7 @@ func (b *body) punch(from, to int64) error {
 }
 
 // closeIdle closes the descriptor unless someone uses it.
-func (b *body) closeIdle() bool {
+func (b *file) closeIdle() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.refs > 0 || b.f == nil {
@@ -263,7 +285,7 @@ type pool struct {
 	clock   atomic.Int64
 
 	mu   sync.Mutex
-	open map[*body]struct{}
+	open map[*file]struct{}
 }
 
 // newPool makes one of at most max descriptors, and of a quarter of what the process may have,
@@ -274,7 +296,7 @@ func newPool(max int) *pool {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
 		quarter = int(min(limit.Cur/4, math.MaxInt32))
 	}
-	return &pool{max: min(max, quarter), maxLent: int64(quarter / 2), open: map[*body]struct{}{}}
+	return &pool{max: min(max, quarter), maxLent: int64(quarter / 2), open: map[*file]struct{}{}}
 }
 
 // lend counts a descriptor that is handed out; false: too many are.
@@ -290,7 +312,7 @@ func (p *pool) lend() bool {
 // there was none.
 func (p *pool) shrink() (closed bool) {
 	p.mu.Lock()
-	all := make([]*body, 0, len(p.open))
+	all := make([]*file, 0, len(p.open))
 	for b := range p.open {
 		all = append(all, b)
 	}
@@ -307,10 +329,10 @@ func (p *pool) shrink() (closed bool) {
 }
 
 // opened notes that b holds a descriptor and closes the longest unused ones above the limit.
-func (p *pool) opened(b *body) {
+func (p *pool) opened(b *file) {
 	p.mu.Lock()
 	p.open[b] = struct{}{}
-	var victims []*body
+	var victims []*file
 	for over := len(p.open) - p.max; over > 0; over-- {
 		v := p.oldestLocked(b)
 		if v == nil {
@@ -329,8 +351,8 @@ func (p *pool) opened(b *body) {
 	}
 }
 
-func (p *pool) oldestLocked(not *body) *body {
-	var v *body
+func (p *pool) oldestLocked(not *file) *file {
+	var v *file
 	for b := range p.open {
 		if b != not && (v == nil || b.used.Load() < v.used.Load()) {
 			v = b
@@ -340,7 +362,7 @@ func (p *pool) oldestLocked(not *body) *body {
 }
 
 // forget closes b for good.
-func (p *pool) forget(b *body) {
+func (p *pool) forget(b *file) {
 	p.mu.Lock()
 	delete(p.open, b)
 	p.mu.Unlock()

@@ -89,7 +89,7 @@ func (w *world) close() {
 // crash ends the store as kill -9 would: nothing is written any more.
 func (w *world) crash() {
 	for _, b := range w.obj.bodies {
-		w.store.pool.forget(b)
+		w.store.pool.forget(b.file)
 	}
 	w.obj.journal.f.Close()
 	w.store.lock.Close()

@@ -53,10 +53,11 @@ func (s *Store) keepRoom() {
 func (s *Store) evict(need int64) (freed int64) {
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
-	return s.evictOf(s.candidates(), need)
+	return s.evictOf(s.candidates(), need, false)
 }
 
-func (s *Store) evictOf(all []candidate, need int64) (freed int64) {
+// evictOf frees need bytes of candidates; asked: nothing that somebody has open.
+func (s *Store) evictOf(all []candidate, need int64, asked bool) (freed int64) {
 	byWorth(all)
 	for _, v := range all {
 		switch {
@@ -65,7 +66,7 @@ func (s *Store) evictOf(all []candidate, need int64) (freed int64) {
 		case v.obj == nil:
 			freed += s.evictFolder(v.folder)
 		default:
-			freed += v.obj.evict(v.first, v.last, v.stamp) // what was used meanwhile stays
+			freed += v.obj.evict(v.first, v.last, mayGo{v.stamp, asked}) // what was used meanwhile stays
 		}
 	}
 	return freed
@@ -84,7 +85,7 @@ func (s *Store) Evict(need int64) (freed int64) {
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
 	all := slices.DeleteFunc(s.candidates(), func(c candidate) bool { return c.open })
-	return s.evictOf(all, need)
+	return s.evictOf(all, need, true)
 }
 
 // EvictFolder frees what there is of an object that is not open; 0 if it is open, or pinned.
@@ -124,10 +125,15 @@ func (o *Object) Evict(parts ...extent.Extent) (e Evicted) {
 		case stay.has(first):
 			e.InUse += o.cost(first)
 		default:
-			for last < o.units && there.has(last) && !stay.has(last) {
+			_, end := o.sharedRun(first, o.units)
+			for last < end && there.has(last) && !stay.has(last) {
 				last++
 			}
-			e.Freed += o.evict(first, last, math.MaxUint32)
+			n := o.evict(first, last, mayGo{math.MaxUint32, true})
+			e.Freed += n
+			if b, _ := o.sharedRun(first, last); b != nil {
+				e.InUse += max(0, o.costs(first, last)-n) // by an object that has the same file
+			}
 		}
 		first = last
 	}
@@ -297,17 +303,26 @@ func (o *Object) Guard(key any, first, last int) {
 	o.guards[key] = [2]int{first, last}
 }
 
-// evict drops those units of [first, last) that may go and were not used since stamp.
-func (o *Object) evict(first, last int, stamp uint32) (freed int64) {
+// mayGo tells what of shared bodies may go, and so what of the objects that share them.
+type mayGo struct {
+	stamp uint32 // what was not used after it
+	asked bool   // nothing that somebody has open
+}
+
+func (o *Object) mayGoLocked(u int, may mayGo) bool {
+	return o.evictableLocked(u) && o.stamps[u] <= may.stamp
+}
+
+// evict drops those units of [first, last) that may go.
+func (o *Object) evict(first, last int, may mayGo) (freed int64) {
 	o.mu.Lock()
 	if o.closed {
 		o.mu.Unlock()
 		return 0
 	}
-	may := func(u int) bool { return o.evictableLocked(u) && o.stamps[u] <= stamp }
 	var runs [][2]int
 	for u := first; u < last; u++ {
-		if !may(u) {
+		if !o.mayGoLocked(u, may) {
 			continue
 		}
 		if n := len(runs); n > 0 && runs[n-1][1] == u {
@@ -318,7 +333,10 @@ func (o *Object) evict(first, last int, stamp uint32) (freed int64) {
 	}
 	o.mu.Unlock()
 	for _, r := range runs { // the lock was let go: a read may wait for one of them by now
-		freed += o.dropIf(r[0], r[1], may)
+		for first := r[0]; first < r[1]; {
+			b, end := o.sharedRun(first, r[1])
+			freed, first = freed+o.dropRun(b, first, end, &may), end
+		}
 	}
 	return freed
 }
@@ -348,7 +366,7 @@ func (s *Store) evictFolder(name string) int64 {
 		s.log.Warn("cache evict", "dir", from, "err", err)
 	}
 	s.mu.Lock()
-	s.used -= d.bytes
+	freed := s.unchargeLocked(d)
 	s.mu.Unlock()
-	return max(d.bytes, 1)
+	return max(freed, 1)
 }

@@ -12,7 +12,43 @@ import (
 // Begin charges unit u to the budget before its first byte is written. It may
 // evict. A unit that is present already stays so, at least until Commit or Abandon.
 func (o *Object) Begin(u int) error {
+	if !o.claim(u) {
+		return nil
+	}
+	err := o.store.reserve(o.cost(u)) // with no lock held: it may evict
+	if err == nil {
+		return nil
+	}
+	b := o.sharedBody(u)
+	twins := b.enter()
 	o.mu.Lock()
+	brought, wanted := !o.filling.has(u) && o.knownLocked(u), o.wantedLocked(u)
+	o.mu.Unlock()
+	if brought { // by a twin, which gave the charge back that there is not
+		b.leave(twins)
+		o.store.unreserve(-o.cost(u))
+		return nil
+	}
+	if wanted && o.store.remember(o, u, make([]byte, o.UnitExtent(u).Len)) {
+		b.leave(twins)
+		o.store.complain(err)
+		return nil
+	}
+	o.mu.Lock()
+	o.filling.clear(u)
+	o.spoiled.clear(u)
+	o.mu.Unlock()
+	b.leave(twins)
+	return fmt.Errorf("%s unit %d: %w", o.Key, u, err)
+}
+
+// claim marks a unit as being filled, before it is charged; false: there is nothing to charge.
+func (o *Object) claim(u int) bool {
+	b := o.sharedBody(u)
+	twins := b.enter()
+	defer b.leave(twins)
+	lock(o, twins)
+	defer unlock(o, twins)
 	for o.leaving.has(u) {
 		o.settled.Wait() // its old bytes are being punched: a write now would be lost
 	}
@@ -20,46 +56,55 @@ func (o *Object) Begin(u int) error {
 		o.again.set(u) // evicted before Commit, it would come back as a hole
 	}
 	if o.filling.has(u) || o.again.has(u) || o.closed {
-		o.mu.Unlock()
-		return nil
+		return false
 	}
-	o.filling.set(u) // claimed before the lock is let go, charged below
-	o.mu.Unlock()
-	err := o.store.reserve(o.cost(u))
-	if err == nil {
-		return nil
+	o.filling.set(u)
+	for _, t := range twins {
+		if v := t.unit(b, u); t != b && t.obj.fillsLocked(v) {
+			o.spoiled.set(u) // two write one unit, unverified: what it is then is hashed
+			t.obj.spoiled.set(v)
+		}
 	}
-	o.mu.Lock()
-	wanted := o.wantedLocked(u)
-	o.mu.Unlock()
-	if wanted && o.store.remember(o, u, make([]byte, o.UnitExtent(u).Len)) {
-		o.store.complain(err)
-		return nil
-	}
-	o.mu.Lock()
-	o.filling.clear(u)
-	o.mu.Unlock()
-	return fmt.Errorf("%s unit %d: %w", o.Key, u, err)
+	return true
 }
+
+// fillsLocked reports whether unit u is being written on disk, and charged for that.
+func (o *Object) fillsLocked(u int) bool { return o.filling.has(u) && o.memory[u] == nil }
 
 // Abandon gives the charge of a unit back that will not be finished. Its bytes are freed.
 func (o *Object) Abandon(u int) {
-	o.mu.Lock()
+	b := o.sharedBody(u)
+	twins := b.enter()
+	freed := o.abandon(b, twins, u)
+	b.leave(twins)
+	o.store.unreserve(freed)
+}
+
+func (o *Object) abandon(b *body, twins []*body, u int) (freed int64) {
+	lock(o, twins)
 	o.again.clear(u)
 	o.spoiled.clear(u)
 	if !o.filling.has(u) {
-		o.mu.Unlock()
-		return
+		unlock(o, twins)
+		return 0
 	}
 	o.filling.clear(u)
 	if o.dropMemoryLocked(u) {
-		o.mu.Unlock()
+		unlock(o, twins)
 		o.releaseMemory(u)
-		return
+		return 0
+	}
+	if twins != nil {
+		stays := busyLocked(b, twins, u)
+		unlock(o, twins)
+		if !stays {
+			o.punch(o.UnitExtent(u), edges{})
+		}
+		return o.cost(u)
 	}
 	edge := o.leaveLocked(u, u+1)
 	o.mu.Unlock()
-	o.free(u, u+1, edge)
+	return o.free(u, u+1, edge)
 }
 
 // edges tells which neighbours of a leaving unit are absent and held back from
@@ -71,7 +116,8 @@ type edges struct{ low, high, kept bool }
 // with them until free.
 func (o *Object) leaveLocked(first, last int) (e edges) {
 	guard := func(n int) bool {
-		if n < 0 || n >= o.units || o.present.has(n) || o.suspect.has(n) || o.filling.has(n) || o.leaving.has(n) || o.keptLocked(n) {
+		// Nothing shares a block with what is of a shared body and not.
+		if o.sharedBody(n) != nil || n < 0 || n >= o.units || o.present.has(n) || o.suspect.has(n) || o.filling.has(n) || o.leaving.has(n) || o.keptLocked(n) {
 			return false
 		}
 		o.leaving.set(n)
@@ -83,7 +129,8 @@ func (o *Object) leaveLocked(first, last int) (e edges) {
 	return edges{low: guard(first - 1), high: guard(last), kept: o.keptLocked(first)}
 }
 
-// free punches units that are leaving and uncharges them.
+// free punches units that are leaving. The caller uncharges what it returns, with no share
+// entered.
 func (o *Object) free(first, last int, e edges) (freed int64) {
 	if !e.kept {
 		from, to := o.UnitExtent(first), o.UnitExtent(last-1)
@@ -92,7 +139,6 @@ func (o *Object) free(first, last int, e edges) (freed int64) {
 	for u := first; u < last; u++ {
 		freed += o.cost(u)
 	}
-	o.store.unreserve(freed)
 	o.mu.Lock()
 	for u := first; u < last; u++ {
 		o.leaving.clear(u)
@@ -155,23 +201,37 @@ func (o *Object) write(p vec, e extent.Extent) error {
 
 func (o *Object) writeDisk(p vec, e extent.Extent) error {
 	return o.each(e, func(b *body, part extent.Extent) error {
-		q, at := p.part(part.Off-e.Off, part.Len), part.Off-b.span.Off
-		err := b.write(q, at, false)
-		if errors.Is(err, errChanged) {
-			o.changed(b)
-			err = b.write(q, at, true)
+		q := p.part(part.Off-e.Off, part.Len)
+		if b.share != nil {
+			return b.writeShared(q, part)
 		}
-		return err
+		return b.writePart(q, part)
 	}, nil)
+}
+
+// writePart writes p, which is part of the object.
+func (b *body) writePart(p vec, part extent.Extent) error {
+	err := b.write(p, part.Off-b.span.Off, false)
+	if errors.Is(err, errChanged) {
+		b.changed()
+		err = b.write(p, part.Off-b.span.Off, true)
+	}
+	return err
 }
 
 // changed is called when a body was removed or shortened by somebody else: what it had is
 // hashed before it is used, what is being written when it is whole.
-func (o *Object) changed(b *body) {
+func (b *body) changed() {
 	defer b.mend() // not before everybody knows
-	o.store.log.Warn("somebody else changed a file of the cache; what it had is verified again", "object", o.Key, "file", b.path)
-	first, last := b.span.Units(o.Unit)
-	o.distrust(int(first), int(last))
+	b.obj.store.log.Warn("somebody else changed a file of the cache; what it had is verified again", "object", b.obj.Key, "file", b.name())
+	if b.share == nil {
+		first, last := b.span.Units(b.obj.Unit)
+		b.obj.distrust(int(first), int(last))
+		return
+	}
+	for _, t := range b.share.twins { // it was entered to write
+		t.obj.distrust(t.first, t.last())
+	}
 }
 
 // ReadBack reads bytes that were written but not committed, to hash them again.
@@ -186,7 +246,20 @@ func (o *Object) commit(u int, tag []byte, checked *uint64) {
 	if o.remembers.Load() > 0 && o.commitMemory(u, tag) {
 		return
 	}
+	b := o.sharedBody(u)
+	twins := b.enter()
+	if twins != nil {
+		freed, forgot := o.commitTwins(b, twins, u, tag, checked)
+		b.leave(twins)
+		o.store.unreserve(freed)
+		for _, t := range forgot {
+			t.obj.releaseMemory(t.unit(b, u))
+		}
+		return
+	}
+	defer b.leave(twins)
 	_ = o.each(o.UnitExtent(u), func(b *body, _ extent.Extent) error { b.markDirty(); return nil }, nil)
+	b.list()
 	place, err := o.journal.append(record{unit: uint32(u), session: o.store.session.Number, op: opPresent, tag: tag})
 	if err != nil {
 		// The unit is good for this session; the next one will fetch it again.
@@ -199,6 +272,9 @@ func (o *Object) commit(u int, tag []byte, checked *uint64) {
 	}
 	if checked != nil && *checked != o.gen.Load() {
 		return // the file may be another by now
+	}
+	if b != nil && checked == nil && o.suspect.has(u) {
+		o.spoiled.set(u) // what was written of it was left out: see writeShared
 	}
 	o.committedLocked(u)
 }
@@ -427,20 +503,36 @@ func (o *Object) hash(u int) bool {
 // drop forgets units [first, last), as far as they are there, and frees their bytes. Reads that
 // wait look again: they had counted on these.
 func (o *Object) drop(first, last int) (freed int64) {
-	return o.dropIf(first, last, func(int) bool { return true })
+	for first < last {
+		b, end := o.sharedRun(first, last)
+		freed, first = freed+o.dropRun(b, first, end, nil), end
+	}
+	return freed
 }
 
-// dropIf drops those units of which mayLocked is true at the time.
-func (o *Object) dropIf(first, last int, mayLocked func(u int) bool) (freed int64) {
-	for first < last {
+// dropRun drops units [first, last), all of one shared body or none, that may go at the time;
+// nil: whatever becomes of them.
+func (o *Object) dropRun(b *body, first, last int, may *mayGo) (freed int64) {
+	mayLocked := func(u int) bool { return may == nil || o.mayGoLocked(u, *may) }
+	twins := b.enter()
+	var forgot []int
+	if twins != nil {
+		freed, forgot = o.dropTwins(b, twins, first, last, may)
+	}
+	for twins == nil && first < last {
 		n, end := o.dropSome(first, last, mayLocked)
 		freed, first = freed+n, end
+	}
+	b.leave(twins)
+	o.store.unreserve(freed)
+	for _, u := range forgot {
+		o.releaseMemory(u)
 	}
 	return freed
 }
 
 // dropSome drops the first units of [first, last) that are there and alike, in one hole, and
-// returns where it ended.
+// returns where it ended. The caller uncharges what it returns.
 func (o *Object) dropSome(first, last int, mayLocked func(u int) bool) (freed int64, end int) {
 	o.mu.Lock()
 	there := func(u int) bool {

@@ -119,6 +119,49 @@ func (j *journal) load(want []byte, each func(record)) (end int64, err error) {
 	}
 }
 
+// readJournal calls f for each intact record of a journal, with its tag until f returns, and
+// changes nothing. The size is that of the object.
+func readJournal(path string, f func(record)) (unit, size int64, tag int, err error) {
+	in, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	defer in.Close()
+	r := bufio.NewReaderSize(in, 64<<10)
+	head := make([]byte, headerSize)
+	if _, err := io.ReadFull(r, head); err != nil {
+		return 0, 0, 0, err
+	}
+	seed := binary.LittleEndian.Uint32(head[headerSize-4:])
+	unit = int64(binary.LittleEndian.Uint64(head[len(journalMagic):]))
+	size = int64(binary.LittleEndian.Uint64(head[len(journalMagic)+8:]))
+	if string(head[:len(taggedMagic)]) == taggedMagic {
+		tag = int(uint64(unit) >> 48)
+		unit &= 1<<48 - 1
+	}
+	if unit <= 0 || size <= 0 || tag > 255 || string(head) != string(header(unit, size, tag)) {
+		return 0, 0, 0, errForeign
+	}
+	b := make([]byte, recordHead+tag+4)
+	for place := uint32(0); ; place++ {
+		switch _, err := io.ReadFull(r, b); {
+		case err == io.EOF || err == io.ErrUnexpectedEOF:
+			return unit, size, tag, nil
+		case err != nil:
+			return 0, 0, 0, err
+		case crc32.Update(seed, castagnoli, b[:len(b)-4]) != binary.LittleEndian.Uint32(b[len(b)-4:]):
+			return unit, size, tag, nil
+		}
+		f(record{
+			unit:    binary.LittleEndian.Uint32(b[0:]),
+			session: binary.LittleEndian.Uint32(b[4:]),
+			op:      binary.LittleEndian.Uint32(b[8:]),
+			tag:     b[recordHead : recordHead+tag],
+			place:   place,
+		})
+	}
+}
+
 func (j *journal) sum(b []byte) uint32 { return crc32.Update(j.seed, castagnoli, b) }
 
 // append writes records in one step and returns the number of the first.

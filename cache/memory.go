@@ -125,25 +125,36 @@ func (o *Object) split(e extent.Extent, there func(part extent.Extent, p []byte)
 func (o *Object) toMemory(u int) bool {
 	o.writing.Lock()
 	defer o.writing.Unlock()
+	b := o.sharedBody(u)
+	twins := b.enter()
+	there, freed := o.toMemoryOf(b, twins, u)
+	b.leave(twins)
+	o.store.unreserve(freed)
+	return there
+}
+
+func (o *Object) toMemoryOf(b *body, twins []*body, u int) (there bool, freed int64) {
 	o.mu.Lock()
 	there, wanted := o.memory[u] != nil, o.filling.has(u) && o.wantedLocked(u)
+	if twins != nil && o.knownLocked(u) {
+		there = true // a twin brought it
+	}
 	o.mu.Unlock()
 	if there || !wanted {
-		return there
+		return there, 0
 	}
 	e := o.UnitExtent(u)
 	p := make([]byte, e.Len)
 	_ = o.readDisk(p, e.Off) // what can not be read will not match its hash
 	if !o.store.remember(o, u, p) {
-		return false
+		return false, 0
 	}
-	o.mu.Lock()
+	lock(o, twins)
 	o.spoiled.set(u)
-	kept := o.keptLocked(u)
-	o.mu.Unlock()
+	kept := o.keptLocked(u) || busyLocked(b, twins, u)
+	unlock(o, twins)
 	if !kept {
 		o.punch(e, edges{})
 	}
-	o.store.unreserve(o.cost(u))
-	return true
+	return true, o.cost(u)
 }

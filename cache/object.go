@@ -45,7 +45,8 @@ type Layout struct {
 	Verify func(u int, p, tag []byte) bool
 	// Content names what the files hold, in the order of Files: two files of the same
 	// name, of whatever object, are equal byte for byte (BEP 52: the pieces root). A
-	// name of zeros says nothing. Nothing is shared yet; may be nil.
+	// name of zeros says nothing. Their units have equal tags. They are on disk once: see
+	// share.go. May be nil.
 	Content []ContentID
 }
 
@@ -59,6 +60,8 @@ type Object struct {
 	dir       string
 	units     int
 	bodies    []*body
+	sharing   bool     // one of them has a share
+	joined    []*share // locked while the object is opened
 	journal   *journal
 	writing   sync.RWMutex // held to write; exclusively to move a unit to memory
 	remembers atomic.Int32 // len(memory)
@@ -110,11 +113,14 @@ func (s *Store) Object(l Layout) (*Object, error) {
 	}
 	o := s.newObject(l)
 	loaded, err := o.load()
+	defer o.letTwins()
 	if err != nil {
+		o.giveUpLocked()
 		return nil, fmt.Errorf("cache of %s: %w", l.Key, err)
 	}
 	o.pinLocked(s.pins[l.Key])
-	s.used += loaded - s.dormant[string(l.Key)].bytes
+	s.used += loaded
+	s.unchargeLocked(s.dormant[string(l.Key)])
 	o.used = s.dormant[string(l.Key)].at
 	delete(s.dormant, string(l.Key))
 	s.objects[l.Key] = o
@@ -135,7 +141,8 @@ func (s *Store) newObject(l Layout) *Object {
 	}
 	for i, f := range l.Files {
 		if !f.Empty() {
-			o.bodies = append(o.bodies, &body{path: filepath.Join(o.dir, "body", strconv.Itoa(i)), span: f, pool: s.pool})
+			home := filepath.Join(o.dir, "body", strconv.Itoa(i))
+			o.bodies = append(o.bodies, &body{file: &file{path: home, size: f.Len, pool: s.pool}, obj: o, number: i, home: home, span: f})
 		}
 	}
 	return o
@@ -184,12 +191,21 @@ func (o *Object) load() (charged int64, err error) {
 			return 0, err
 		}
 	}
-	o.takeBack()
+	linked := o.lookForLinks()
+	o.takeBack(linked)
+	if err := o.findTwins(linked); err != nil {
+		return 0, err
+	}
 	for _, b := range o.bodies {
 		first, last := b.span.Units(o.Unit)
-		b.made = o.present.any(int(first), int(last)) || o.suspect.any(int(first), int(last))
+		if b.share == nil || len(b.share.twins) == 1 {
+			b.made = o.present.any(int(first), int(last)) || o.suspect.any(int(first), int(last))
+		}
 	}
 	for u := range o.units {
+		if b := o.sharedBody(u); b != nil && len(b.share.twins) > 1 {
+			continue // charged already
+		}
 		if o.present.has(u) || o.suspect.has(u) {
 			charged += o.cost(u)
 		}
@@ -198,6 +214,37 @@ func (o *Object) load() (charged int64, err error) {
 		o.dropLeftovers()
 	}
 	return charged, nil
+}
+
+// letTwins unlocks the shares that were joined.
+func (o *Object) letTwins() {
+	for _, s := range o.joined {
+		s.mu.Unlock()
+	}
+	o.joined = nil
+}
+
+// giveUpLocked undoes what load did of an object that can not be opened. Store.mu is held.
+func (o *Object) giveUpLocked() {
+	o.letTwins()
+	for _, b := range o.bodies {
+		if b.share != nil {
+			o.leaveShare(b)
+		}
+	}
+	o.forgetBodies()
+	if o.journal != nil {
+		o.journal.close()
+	}
+}
+
+// forgetBodies closes the files that no twin has.
+func (o *Object) forgetBodies() {
+	for _, b := range o.bodies {
+		if b.share == nil || b.ours {
+			o.store.pool.forget(b.file)
+		}
+	}
 }
 
 // compact writes the journal anew with one record per unit.
@@ -258,7 +305,10 @@ func (o *Object) tag(u int) ([]byte, error) {
 // dropLeftovers frees what a killed session had written of units that it never
 // verified: those bytes are charged to nobody.
 func (o *Object) dropLeftovers() {
-	for _, b := range o.bodies {
+	for i, b := range o.bodies {
+		if o.shareable(i) {
+			continue // of those it is done whenever the object is opened
+		}
 		if _, err := os.Stat(b.path); err != nil {
 			continue
 		}
@@ -294,23 +344,36 @@ func (o *Object) close(tidy bool) error {
 	for u := range o.units {
 		stamp = max(stamp, o.stamps[u])
 		if o.dropMemoryLocked(u) {
+			o.filling.clear(u) // not charged
+		}
+		if o.sharedBody(u) != nil {
 			continue
 		}
 		if o.present.has(u) || o.suspect.has(u) || o.filling.has(u) {
 			charged += o.cost(u)
 		}
 	}
-	doubts := o.doubts
 	o.mu.Unlock()
+	charged += o.leaveShares() // from here on no twin changes anything
+	doubts := o.doubts
+	var alone []*body // whose journal knows everything, if it says what is in doubt
+	for _, b := range o.bodies {
+		if b.alone() {
+			alone, doubts = append(alone, b), true
+		}
+	}
 
 	o.store.release(func(p *Object, _ int) bool { return p == o })
 	if doubts {
 		o.keepDoubts()
 	}
 	err := o.sync()
-	for _, b := range o.bodies {
-		o.store.pool.forget(b)
+	for _, b := range alone {
+		if err == nil && !o.journal.isBroken() {
+			_ = o.store.list(string(o.Key), b.content(false))
+		}
 	}
+	o.forgetBodies()
 	if o.journal.isBroken() {
 		o.store.tainted.Store(true)
 	}
@@ -336,8 +399,9 @@ func (o *Object) close(tidy bool) error {
 		delete(s.objects, o.Key)
 		if !unused {
 			s.dormant[string(o.Key)] = d
+			s.chargeLocked(d)
 		}
-		s.used += d.bytes - charged
+		s.used -= charged
 	}
 	s.mu.Unlock()
 	return err

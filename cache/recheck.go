@@ -126,8 +126,8 @@ func (o *Object) readStored(p []byte, off int64) error {
 }
 
 // readDirect reads past the page cache; it fails where that can not be done.
-func (b *body) readDirect(p []byte, off int64) error {
-	f, err := os.OpenFile(b.path, os.O_RDONLY|unix.O_DIRECT|unix.O_NOFOLLOW, 0)
+func (b *file) readDirect(p []byte, off int64) error {
+	f, err := os.OpenFile(b.name(), os.O_RDONLY|unix.O_DIRECT|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}

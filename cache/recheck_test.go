@@ -71,7 +71,7 @@ func TestRecheck(t *testing.T) {
 		if err := os.Remove(w.obj.bodies[0].path); err != nil {
 			t.Fatal(err)
 		}
-		w.store.pool.forget(w.obj.bodies[0])
+		w.store.pool.forget(w.obj.bodies[0].file)
 		if _, wrong := w.obj.Recheck(0, all); wrong < 15*unit {
 			t.Errorf("%d wrong", wrong)
 		}

@@ -10,8 +10,8 @@ import (
 )
 
 // format is of the whole folder. It grows when an older btmount could not, or should not, use
-// what a newer one wrote.
-const format = 1
+// what a newer one wrote: one that knows no shared files (format 1) would punch holes into those.
+const format = 2
 
 // session is the small record that tells which units may be trusted.
 type session struct {

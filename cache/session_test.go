@@ -11,7 +11,7 @@ import (
 func TestNewerFormat(t *testing.T) {
 	dir := t.TempDir()
 	record := filepath.Join(dir, "session")
-	const newer = `{"format":2,"session":7,"clean":true,"distrust":3}`
+	const newer = `{"format":3,"session":7,"clean":true,"distrust":3}`
 	if err := os.WriteFile(record, []byte(newer), 0o600); err != nil {
 		t.Fatal(err)
 	}

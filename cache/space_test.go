@@ -268,7 +268,7 @@ func TestBodiesChangeUnderWriters(t *testing.T) {
 					if err := w.obj.sync(); err != nil {
 						t.Fatal(err)
 					}
-					w.store.pool.forget(w.obj.bodies[1])
+					w.store.pool.forget(w.obj.bodies[1].file)
 				}
 				if err := harm(w.obj.bodies[1].path); err != nil {
 					t.Fatal(err)

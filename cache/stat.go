@@ -1,9 +1,6 @@
 package cache
 
 import (
-	"encoding/binary"
-	"hash/crc32"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -17,7 +14,7 @@ type Stat struct {
 	Limit    int64
 	DiskFree int64 // of the filesystem, for this user
 	MinFree  int64 // of that, what stays free whatever Limit says
-	Pinned   int64 // what is pinned takes, there or not
+	Pinned   int64 // what is pinned takes, there or not; a file that two objects share counts for each
 	Kept     int64 // files that the kernel reads by itself: they stay while they are open
 	Memory   int64 // units that the disk does not take
 	Objects  int
@@ -74,7 +71,7 @@ func (s *Store) StatObject(key Key) ObjectStat {
 	if o != nil {
 		return o.stat()
 	}
-	if d.bytes > 0 && !d.looked {
+	if d.data > 0 && !d.looked {
 		d.doubt, d.looked = doubtful(filepath.Join(s.cfg.Dir, "objects", string(key), "units"), s.session.Distrust), true
 		s.mu.Lock()
 		if now, ok := s.dormant[string(key)]; ok && now.bytes == d.bytes && now.at.Equal(d.at) {
@@ -109,31 +106,16 @@ func (o *Object) stat() (st ObjectStat) {
 // doubtful counts the bytes of the units in a journal that were verified by a session that is
 // distrusted, without changing anything.
 func doubtful(path string, distrust uint32) (n int64) {
-	b, err := os.ReadFile(path)
-	if err != nil || len(b) < headerSize || crc32.Checksum(b[:headerSize-4], castagnoli) != binary.LittleEndian.Uint32(b[headerSize-4:]) {
-		return 0
-	}
-	seed, head := binary.LittleEndian.Uint32(b[headerSize-4:]), b[len(journalMagic):]
-	unit, size, tag := int64(binary.LittleEndian.Uint64(head)), int64(binary.LittleEndian.Uint64(head[8:])), 0
-	if string(b[:len(taggedMagic)]) == taggedMagic {
-		tag = int(uint64(unit) >> 48)
-		unit &= 1<<48 - 1
-	}
-	if unit <= 0 || size <= 0 {
-		return 0
-	}
 	units := map[uint32]bool{}
-	for b = b[headerSize:]; len(b) >= recordHead+tag+4; b = b[recordHead+tag+4:] {
-		end := recordHead + tag
-		if crc32.Update(seed, castagnoli, b[:end]) != binary.LittleEndian.Uint32(b[end:]) {
-			break
-		}
-		u := binary.LittleEndian.Uint32(b)
-		if binary.LittleEndian.Uint32(b[8:]) == opPresent && binary.LittleEndian.Uint32(b[4:]) <= distrust {
-			units[u] = true
+	unit, size, _, err := readJournal(path, func(r record) {
+		if r.op == opPresent && r.session <= distrust {
+			units[r.unit] = true
 		} else {
-			delete(units, u)
+			delete(units, r.unit)
 		}
+	})
+	if err != nil {
+		return 0
 	}
 	for u := range units {
 		n += max(0, min(unit, size-int64(u)*unit))

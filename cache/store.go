@@ -61,6 +61,9 @@ type Store struct {
 
 	complained atomic.Int64 // when, Unix ns
 
+	contents contents
+	link     func(from, to string) error // os.Link
+
 	mu      sync.Mutex
 	limit   int64
 	minFree int64 // as Config says it
@@ -69,12 +72,15 @@ type Store struct {
 	objects map[Key]*Object
 	dormant map[string]dormant // folders of objects that are not open, by folder name
 	pins    map[Key]*pin
+	shares  map[shareKey]*share
+	links   map[inode]linkedFile
 }
 
 type dormant struct {
-	bytes int64
-	data  int64     // of them, those of bodies
-	at    time.Time // last use
+	bytes int64           // but for links
+	data  int64           // of bodies, with links
+	links map[inode]int64 // bytes of files with several links
+	at    time.Time       // last use
 
 	doubt  int64 // bytes to be hashed again, if somebody looked
 	looked bool
@@ -119,6 +125,7 @@ func Open(cfg Config) (*Store, error) {
 		cfg: cfg, log: cfg.Logger, lock: lock, pool: newPool(cfg.OpenFiles), start: time.Now(),
 		hashing: make(chan struct{}, 1), kick: make(chan struct{}, 1),
 		limit: cfg.Limit, minFree: cfg.MinFree, space: math.MaxInt64, objects: map[Key]*Object{}, dormant: map[string]dormant{}, pins: map[Key]*pin{},
+		shares: map[shareKey]*share{}, links: map[inode]linkedFile{}, contents: contents{of: map[ContentID][]holder{}}, link: os.Link,
 	}
 	if err := s.begin(objects); err != nil {
 		lock.Close()
@@ -143,7 +150,8 @@ func (s *Store) begin(objects string) error {
 	for _, e := range list {
 		d := measure(filepath.Join(objects, e.Name()))
 		s.dormant[e.Name()] = d
-		s.used += d.bytes
+		s.chargeLocked(d)
+		s.contents.learn(e.Name(), s.readContents(e.Name()))
 	}
 	return nil
 }
@@ -160,9 +168,17 @@ func measure(dir string) dormant {
 			return nil
 		}
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			d.bytes += st.Blocks * 512
-			if e.Type().IsRegular() && e.Name() != "units" {
+			body := e.Type().IsRegular() && e.Name() != "units"
+			if body {
 				d.data += st.Blocks * 512
+			}
+			if body && st.Nlink > 1 {
+				if d.links == nil {
+					d.links = map[inode]int64{}
+				}
+				d.links[inode{uint64(st.Dev), st.Ino}] = st.Blocks * 512
+			} else {
+				d.bytes += st.Blocks * 512
 			}
 		}
 		if e.Name() == "units" {

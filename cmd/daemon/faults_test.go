@@ -221,7 +221,7 @@ func TestCacheFolderRefused(t *testing.T) {
 		}, "no space left on device; choose another with --cache-dir"},
 		"newer": {func(f *folders) error {
 			return os.WriteFile(filepath.Join(f.cache, "session"), []byte(`{"format":1000,"session":5,"clean":true}`), 0o600)
-		}, "a newer btmount has written it (format 1000, this one knows 1); choose another with --cache-dir"},
+		}, "a newer btmount has written it (format 1000, this one knows 2); choose another with --cache-dir"},
 		"no folder": {func(f *folders) error {
 			f.cache = filepath.Join(f.cache, "file", "folder")
 			return os.WriteFile(filepath.Dir(f.cache), nil, 0o600)
