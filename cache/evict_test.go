@@ -145,6 +145,24 @@ func TestJournalThatLacksARecordIsOpenedAgain(t *testing.T) {
 	w.close()
 }
 
+// A unit that is hashed while it is written again stays until that ends.
+func TestHashedWhileItIsFetchedAgain(t *testing.T) {
+	w := newWorld(t, 1<<30, 16384, 100_000)
+	w.fill(0)
+	w.obj.distrust(0, 1)
+	if err := w.obj.Begin(0); err != nil {
+		t.Fatal(err)
+	}
+	if !w.obj.Check(0) {
+		t.Fatal("the unit is gone")
+	}
+	if freed := w.store.evict(1 << 40); freed > 0 {
+		t.Errorf("%d bytes of what is written were evicted", freed)
+	}
+	w.obj.Abandon(0)
+	w.close()
+}
+
 // BenchmarkEvict frees 64 MiB of a cache of a million units, of 16 KiB as in v2 torrents.
 func BenchmarkEvict(b *testing.B) {
 	const unit, units = 16 << 10, 1 << 20

@@ -276,7 +276,11 @@ func (o *Object) commit(u int, tag []byte, checked *uint64) {
 	if b != nil && checked == nil && o.suspect.has(u) {
 		o.spoiled.set(u) // what was written of it was left out: see writeShared
 	}
+	writes := checked != nil && o.again.has(u)
 	o.committedLocked(u)
+	if writes {
+		o.again.set(u) // who writes it has not finished
+	}
 }
 
 // commitMemory is Commit of a unit that is in memory; false: it is not.

@@ -228,7 +228,7 @@ func (o *Object) commitTwins(b *body, twins []*body, u int, tag []byte, checked 
 			p.spoiled.set(v)
 		}
 		p.committedLocked(v)
-		if t != b && writes {
+		if writes && (t != b || checked != nil) { // he has not finished
 			p.again.set(v)
 		}
 	}
