@@ -3,7 +3,6 @@ package daemon_test
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -252,13 +251,6 @@ func within(t testing.TB, limit time.Duration, what string, f func() error) time
 		t.Fatalf("%s takes longer than %v", what, limit)
 	}
 	return time.Since(began)
-}
-
-// deadline is a context of a test with a limit.
-func deadline(t testing.TB, limit time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	t.Cleanup(cancel)
-	return ctx
 }
 
 // logLevel is of the daemons that are started.
