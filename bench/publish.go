@@ -58,10 +58,10 @@ against the same seeders (libtorrent). Between them packets of two kernels' TCP 
 rate, delay and queue ([bench/doc.go](../bench/doc.go)); rates count headers, so 7.7 of 8 MB/s are
 payload.
 
-What the daemon holds in half an hour of the scenario soak, in which all peers come and go and
+What the daemon holds in the course of the scenario soak, in which all peers come and go and
 three readers compare every byte (soak.csv has all of it):
 
-![RSS, goroutines and open files over 30 minutes](soak.svg)
+![RSS, goroutines and open files over time](soak.svg)
 `)
 	t, machines := table{}, map[string]bool{}
 	for metric, systems := range all {
