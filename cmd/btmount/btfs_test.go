@@ -141,12 +141,20 @@ func TestBTFSGetToStdoutAndByName(t *testing.T) {
 	holdsOneLine(t, p.btfs("get", p.cid("tree")+"/sub/b.bin", "--to", p.path("no", "where")), []string{p.path("no"), "no such file", "--to"})
 }
 
+func noTerminal(t *testing.T, err error) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(err)
+	}
+	t.Skip(err)
+}
+
 // On a terminal a bar shows how far it is, and is gone in the end.
 func TestBTFSGetOnATerminal(t *testing.T) {
 	p := newBTFSPlace(t)
 	ptmx, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
-		t.Skip(err)
+		noTerminal(t, err)
 	}
 	defer ptmx.Close()
 	n, err := unix.IoctlGetInt(int(ptmx.Fd()), unix.TIOCGPTN)
@@ -157,11 +165,11 @@ func TestBTFSGetOnATerminal(t *testing.T) {
 		err = unix.IoctlSetWinsize(int(ptmx.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 30, Col: 100})
 	}
 	if err != nil {
-		t.Skip(err)
+		noTerminal(t, err)
 	}
 	tty, err := os.OpenFile(fmt.Sprint("/dev/pts/", n), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skip(err)
+		noTerminal(t, err)
 	}
 	var drawn bytes.Buffer
 	seen, read := make(chan struct{}), make(chan struct{})

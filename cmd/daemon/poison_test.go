@@ -2,14 +2,12 @@ package daemon_test
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -83,16 +81,10 @@ func mixed(mounted, original string, ops, self int) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.Open(mounted)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	m, err := syscall.Mmap(int(f.Fd()), 0, len(want), syscall.PROT_READ, syscall.MAP_SHARED)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, syscall.Munmap(m)) }()
+	return withMap(mounted, len(want), func(f *os.File, m []byte) error { return mixedReads(f, m, want, ops, self) })
+}
+
+func mixedReads(f *os.File, m, want []byte, ops, self int) error {
 	r := rand.New(rand.NewPCG(7, uint64(self)))
 	buf := make([]byte, 128<<10)
 	at, n := 0, 0

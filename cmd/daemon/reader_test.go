@@ -214,21 +214,27 @@ func random(mounted string, want []byte, reads, size, seed int) error {
 	return nil
 }
 
+// withMap calls f with a file and a mapping of its n bytes.
+func withMap(path string, n int, f func(file *os.File, m []byte) error) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	m, err := syscall.Mmap(int(file.Fd()), 0, n, syscall.PROT_READ, syscall.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(file, m), syscall.Munmap(m))
+}
+
 func mapped(mounted string, want []byte) error {
-	f, err := os.Open(mounted)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	m, err := syscall.Mmap(int(f.Fd()), 0, len(want), syscall.PROT_READ, syscall.MAP_SHARED)
-	if err != nil {
-		return err
-	}
-	defer syscall.Munmap(m)
-	if !bytes.Equal(m, want) {
-		return errors.New("bytes differ")
-	}
-	return nil
+	return withMap(mounted, len(want), func(_ *os.File, m []byte) error {
+		if !bytes.Equal(m, want) {
+			return errors.New("bytes differ")
+		}
+		return nil
+	})
 }
 
 // flood reads with many descriptors until it is killed or the mount goes away; any
