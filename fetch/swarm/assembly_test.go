@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"crypto/sha1"
+	"hash"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -250,4 +251,45 @@ func TestLostBytesNameNoLiar(t *testing.T) {
 	if ev := a.evidence(); what[1] != corrupt || ev.prints != nil || len(ev.liars(evidence{from: ev.from, prints: []uint64{1, 2}})) > 0 {
 		t.Error(what[1], ev.prints)
 	}
+}
+
+// A peer is banned while its run is hashed, and another brings its blocks anew: what the first
+// sent is not looked at any more.
+func TestBannedWhileItsRunIsHashed(t *testing.T) {
+	content, block := unitOf(3)
+	store := &paper{bytes: make([]byte, len(content))}
+	var held atomic.Int64
+	a := newPieceAssembly(0, len(content), 0, sha1.Sum(content), store, &held, func(int) bool { return false })
+	liar, honest := &conn{}, &conn{}
+	a.hash = &hooked{Hash: a.hash, once: func() {
+		liar.barred.Store(true)
+		if blocks := a.purge(liar); len(blocks) != 2 {
+			t.Errorf("%d blocks are taken back", len(blocks))
+		}
+		var what [3]outcome
+		if err := a.accept(0, [][]byte{block(0), block(1), block(2)}, what[:], honest); err != nil || what != [3]outcome{} {
+			t.Error(what, err)
+		}
+	}}
+	var what [2]outcome
+	if err := a.accept(0, [][]byte{block(0), make([]byte, wire.BlockSize)}, what[:], liar); err != nil {
+		t.Fatal(err)
+	}
+	if !store.good || !slices.Equal(store.bytes, content) || held.Load() != 0 {
+		t.Errorf("ended as %d, committed %v, %d held", what[1], store.good, held.Load())
+	}
+}
+
+// hooked calls once before its first Write.
+type hooked struct {
+	hash.Hash
+	once func()
+}
+
+func (h *hooked) Write(p []byte) (int, error) {
+	if f := h.once; f != nil {
+		h.once = nil
+		f()
+	}
+	return h.Hash.Write(p)
 }
