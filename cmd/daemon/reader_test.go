@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -129,6 +131,8 @@ func compare(way, mounted, original string, part []string) error {
 		return random(mounted, want, (300+all-1)/all, 64<<10, self)
 	case "once":
 		return random(mounted, want, 1, 64<<10, self)
+	case "across": // 64 KiB, as much of one piece as of the next
+		return parts(mounted, want, 64<<10, slices.Values([]int{1<<20 - 32<<10}))
 	case "small": // 1,000 of a page
 		return random(mounted, want, 1000, 4096, self)
 	case "mmap":
@@ -195,15 +199,25 @@ func bothEnds(mounted string, want []byte) error {
 }
 
 func random(mounted string, want []byte, reads, size, seed int) error {
+	r := rand.New(rand.NewPCG(1, uint64(seed)))
+	return parts(mounted, want, size, func(yield func(int) bool) {
+		for range reads {
+			if !yield(r.IntN(len(want) - size)) {
+				return
+			}
+		}
+	})
+}
+
+// parts reads size bytes at each offset.
+func parts(mounted string, want []byte, size int, offsets iter.Seq[int]) error {
 	f, err := os.Open(mounted)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	r := rand.New(rand.NewPCG(1, uint64(seed)))
 	buf := make([]byte, size)
-	for range reads {
-		at := r.IntN(len(want) - size)
+	for at := range offsets {
 		if _, err := f.ReadAt(buf, int64(at)); err != nil {
 			return err
 		}

@@ -62,9 +62,10 @@ func TestReadFromLibtorrentV2(t *testing.T) {
 					l.await(`"state": "seeding"`)
 					m := mount(t, append(peers(l.addr()), source)...)
 					eventually(t, patience, "the metadata", func() bool { return m.torrent(t).Files > 0 })
-					same(t, "once", m.path("library", "random"), lib.file("random"))
+					same(t, "across", m.path("library", "random"), lib.file("random"))
 					s := m.torrent(t)
-					most := int64(5 * 16 << 10)
+					// The rest of the second piece is pushed behind if the path is long, or seems so.
+					most := lib.pieces + 32<<10
 					if !hashed || hybrid && kind == "magnet" {
 						most = 2 * lib.pieces // without the hashes of blocks, pieces are what is verified
 					}
