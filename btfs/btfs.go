@@ -121,6 +121,9 @@ func Open(cfg Config) (*Store, error) {
 // Close returns when nothing runs any more. Whoever reads has to be gone.
 func (s *Store) Close() { s.pool.Wait() }
 
+// Block implements [unixfs.Blocks].
+func (s *Store) Block(ctx context.Context, c cid.Cid) ([]byte, error) { return s.pool.Block(ctx, c) }
+
 // Walk opens what a path names.
 func (s *Store) Walk(ctx context.Context, p Path) (*unixfs.Object, error) {
 	return unixfs.Walk(ctx, s.pool, p.CID, p.Names)

@@ -1,9 +1,12 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -18,6 +21,8 @@ const listBatch = 128
 type dirNode struct {
 	node
 	changing bool
+	remote   bool
+	said     atomic.Int64 // when it was logged last that it can not be read, Unix seconds
 }
 
 var (
@@ -42,18 +47,47 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 
 func (d *dirNode) lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofuse.Inode, syscall.Errno) {
 	d.server.watched(d)
-	e, err := d.server.catalog.Lookup(ctx, d.id, name)
+	asking, answered := d.request(ctx)
+	defer answered()
+	e, err := d.server.catalog.Lookup(asking, d.id, name)
 	if err != nil {
-		return nil, errno(err)
+		return nil, d.failed(err, name)
 	}
 	return d.child(ctx, &e, out), 0
+}
+
+// request is the context of a question whose answer may have to be fetched.
+func (d *dirNode) request(ctx context.Context) (_ context.Context, answered func()) {
+	if !d.remote {
+		return ctx, func() {}
+	}
+	r := newRequest(ctx, d.server.ctx, d.server.readTimeout)
+	return r, r.finish
+}
+
+// complain reports whether a failure is to be logged: whoever walks a directory that can not
+// be read causes many.
+func (d *dirNode) complain() bool {
+	const each = 10 // seconds
+	now, said := time.Now().Unix(), d.said.Load()
+	return now-said >= each && d.said.CompareAndSwap(said, now)
+}
+
+// failed is what a question about a directory ends with. What its reader hears is a number:
+// the log has the cause.
+func (d *dirNode) failed(err error, name string) syscall.Errno {
+	number := errno(err)
+	if d.remote && number != 0 && number != syscall.ENOENT && number != syscall.EINTR && d.complain() {
+		d.server.log.Warn("directory can not be read", "dir", d.Path(nil), "name", name, "err", err)
+	}
+	return number
 }
 
 // child returns the node of an entry. It makes a new one only if the kernel does
 // not know the name yet, because listing a directory asks for every one of them.
 func (d *dirNode) child(ctx context.Context, e *tree.Entry, out *fuse.EntryOut) *gofuse.Inode {
 	d.server.fill(&out.Attr, e)
-	out.SetEntryTimeout(nameTTL)
+	out.SetEntryTimeout(cmp.Or(e.TTL, nameTTL))
 	out.SetAttrTimeout(attrTTL(e))
 	id := identity(e)
 	if known := d.GetChild(e.Name); known != nil && known.StableAttr() == id {
@@ -127,7 +161,7 @@ func (h *dirHandle) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Err
 	default:
 		e, err := h.entry(ctx, h.pos-2)
 		if e == nil {
-			return nil, errno(err)
+			return nil, h.dir.failed(err, "")
 		}
 		h.emit(e.Name, format(e.Kind), e.Ino)
 	}
@@ -157,7 +191,9 @@ func (h *dirHandle) entry(ctx context.Context, i int) (*tree.Entry, error) {
 			}
 			h.batch = h.room[:0]
 		}
-		for e, err := range h.dir.server.catalog.List(ctx, h.dir.id, from) {
+		asking, answered := h.dir.request(ctx)
+		defer answered()
+		for e, err := range h.dir.server.catalog.List(asking, h.dir.id, from) {
 			if err != nil {
 				return nil, err
 			}
@@ -179,6 +215,9 @@ func (h *dirHandle) Lookup(ctx context.Context, name string, out *fuse.EntryOut)
 	s, e := h.dir.server, (*tree.Entry)(nil)
 	if i := h.pos - 3 - h.base; i >= 0 && i < len(h.batch) && h.batch[i].Name == name {
 		e = &h.batch[i]
+	}
+	if e != nil && e.Kind == tree.Unknown {
+		return nil, syscall.ENODATA
 	}
 	if !h.asked {
 		h.asked, h.names = true, s.walkers.lists(caller(ctx))

@@ -53,7 +53,7 @@ var (
 func (s *Server) newNode(e *tree.Entry) gofuse.InodeEmbedder {
 	switch e.Kind {
 	case tree.Dir:
-		return &dirNode{node: node{server: s, id: e.ID}, changing: !e.Settled}
+		return &dirNode{node: node{server: s, id: e.ID}, changing: !e.Settled, remote: e.Remote}
 	case tree.Symlink:
 		return &linkNode{node{server: s, id: e.ID}}
 	}
@@ -73,6 +73,8 @@ func format(k tree.Kind) uint32 {
 		return syscall.S_IFDIR
 	case tree.Symlink:
 		return syscall.S_IFLNK
+	case tree.Unknown:
+		return 0 // DT_UNKNOWN
 	}
 	return syscall.S_IFREG
 }

@@ -8,7 +8,9 @@ import (
 )
 
 // Catalog is the set of trees that the kernel sees, below the directory tree.Root.
-// Every method answers from memory and never waits for the network; a name that
+// Every method answers from memory and never waits for the network, but for Lookup and
+// List of a directory whose Entry is Remote, and Open of what is in one: they may wait
+// until ctx ends, which it does when whoever waits is killed. A name that
 // does not exist is an error that matches io/fs.ErrNotExist, and an id that means
 // nothing any more one that also matches syscall.ESTALE: the kernel then looks for
 // its path anew.

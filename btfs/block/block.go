@@ -110,6 +110,26 @@ func Inline(c cid.Cid) ([]byte, bool) {
 	return digest(c), true
 }
 
+// CID is a content identifier, for packages that only pass it on.
+type CID = cid.Cid
+
+// Digest returns the SHA-256 in a CID; ok is false if its bytes need no source, or if Check
+// has something against it.
+func Digest(c CID) (d [sha256.Size]byte, ok bool) {
+	if Check(c) != nil || c.Prefix().MhType != multihash.SHA2_256 {
+		return d, false
+	}
+	return [sha256.Size]byte(digest(c)), true
+}
+
+// Canonical returns the text of a CID in version 1: the same for all forms of one CID, and a
+// file name.
+func Canonical(c CID) string { return cid.NewCidV1(c.Type(), c.Hash()).String() }
+
+// Leads reports whether the bytes of a block lead to others: dag-pb is written with its
+// links first. They are not checked.
+func Leads(c CID, b []byte) bool { return c.Type() == cid.DagProtobuf && len(b) > 0 && b[0] == 0x12 }
+
 // Same reports whether two CIDs name the same bytes: they may differ in version, base
 // and codec.
 func Same(a, b cid.Cid) bool { return bytes.Equal(a.Hash(), b.Hash()) }

@@ -11,6 +11,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -140,6 +142,15 @@ func (s *Store) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 		return nil, ErrAbsent
 	}
 	return b, nil
+}
+
+// AskedFor returns which blocks were asked for since the last call of it or Asked.
+func (s *Store) AskedFor() []cid.Cid {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := slices.Collect(maps.Keys(s.asked))
+	clear(s.asked)
+	return all
 }
 
 // Asked returns how many blocks were asked for since the last call.

@@ -139,3 +139,36 @@ func Walk(ctx context.Context, blocks Blocks, c cid.Cid, path []string) (*Object
 	}
 	return o, err
 }
+
+// Whole returns all bytes of a file whose root holds them. Callers may not change them.
+func (o *Object) Whole() ([]byte, bool) {
+	d, ok := o.content.(*dag)
+	if !ok || d.root == nil || len(d.root.Links) > 0 || int64(len(d.root.Data)) != o.Size {
+		return nil, false
+	}
+	return d.root.Data, true
+}
+
+// Weight is about how many bytes an object takes in memory: its root, decoded.
+func (o *Object) Weight() int {
+	const link = 128
+	w := 512 + len(o.Target) + len(o.Meta)
+	for _, n := range []*Node{nodeOf(o.content), nodeOf(o.dir)} {
+		if n != nil {
+			w += len(n.Data) + len(n.Links)*link
+		}
+	}
+	return w
+}
+
+func nodeOf(part any) *Node {
+	switch p := part.(type) {
+	case *dag:
+		return p.root
+	case *basic:
+		return p.node
+	case *hamt:
+		return p.root
+	}
+	return nil
+}

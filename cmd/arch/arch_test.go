@@ -27,7 +27,8 @@ var rooms = []struct {
 	may  []string
 }{
 	{"cmd/btmount", 4, []string{"cmd/daemon", "cmd/control", "fetch/swarm/metainfo", "fs", "fs/tree", "btfs/..."}},
-	{"cmd/daemon", 3, []string{"cmd/control", "fs/...", "fetch/...", "btfs/...", "cache/..."}},
+	{"cmd/daemon", 3, []string{"cmd/control", "cmd/objects", "fs/...", "fetch/...", "btfs/...", "cache/..."}},
+	{"cmd/objects", 3, []string{"fs", "fs/tree", "fetch", "btfs/...", "cache/..."}}, // cmd/daemon grafts it
 	{"cmd/control", 3, nil}, // what it serves comes from cmd/daemon, through its interface
 	{"cmd/arch", 3, nil},
 	{"bench", 4, []string{"fetch/swarm/metainfo"}},                  // the info-hash, for peers that it plays itself
@@ -75,7 +76,7 @@ var homes = map[string][]string{
 
 // testHomes are rooms whose tests may use a library beside its home: hostile peers in
 // the tests of the whole speak the protocol themselves.
-var testHomes = map[string][]string{"github.com/anacrolix": {"cmd/daemon"}, "golang.org/x/sys": {"cmd/daemon"}, "github.com/hanwen/go-fuse": {"cache"}, "github.com/ipfs/go-cid": {"cmd/btmount"}}
+var testHomes = map[string][]string{"github.com/anacrolix": {"cmd/daemon"}, "golang.org/x/sys": {"cmd/daemon"}, "github.com/hanwen/go-fuse": {"cache"}, "github.com/ipfs/go-cid": {"cmd/btmount", "cmd/daemon"}}
 
 // source is one Go file.
 type source struct {

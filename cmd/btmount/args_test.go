@@ -125,13 +125,18 @@ func TestSplitArgs(t *testing.T) {
 		{"/missing " + hash, "/missing", hash},
 		{mnt + " " + p.dir, mnt, p.dir},
 		{file + " " + file, file, file},
+		{"btfs://Qm " + mnt, mnt, "btfs://Qm"},
+		{mnt + " QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn", mnt, "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn"},
+		{mnt, mnt, ""},
 	} {
 		point, sources, err := splitArgs(strings.Fields(c.args))
 		if err != nil || point != c.point || strings.Join(sources, " ") != c.sources {
 			t.Errorf("%s: mountpoint %s, sources %s, %v", c.args, point, sources, err)
 		}
 	}
-	if _, _, err := splitArgs([]string{mnt}); err == nil {
-		t.Error("one argument is enough")
+	for _, args := range [][]string{nil, {magnet}, {file}} {
+		if _, _, err := splitArgs(args); err == nil {
+			t.Errorf("%q is enough", args)
+		}
 	}
 }

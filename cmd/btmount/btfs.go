@@ -60,17 +60,23 @@ func btfsFlags(more ...cli.Flag) []cli.Flag {
 	return join(
 		under("What", more...),
 		under("Where blocks come from",
-			listFlag("btfs-gateway", "`URL` of a gateway to ask for blocks, such as http://127.0.0.1:8080"),
-			stringFlag("btfs-node", "", "`URL` of your BTFS node's RPC to ask for blocks, such as http://127.0.0.1:5001"),
-			stringFlag("btfs-token-file", "", "`FILE` whose first line is the token that the node's login gave, if it wants one"),
-			stringFlag("btfs-lookup-timeout", "30s", "a block that nobody gives within this `TIME` is told to be missing"),
-			swarmFlag("bind"), swarmFlag("proxy"), swarmFlag("proxy-password-file"),
+			append(sourceFlags(), swarmFlag("bind"), swarmFlag("proxy"), swarmFlag("proxy-password-file"))...,
 		),
 		under("How to answer",
 			boolFlag("json", jsonUsage),
 			configFlag(),
 		),
 	)
+}
+
+// sourceFlags say who is asked for blocks.
+func sourceFlags() []cli.Flag {
+	return []cli.Flag{
+		listFlag("btfs-gateway", "`URL` of a gateway to ask for blocks, such as http://127.0.0.1:8080"),
+		stringFlag("btfs-node", "", "`URL` of your BTFS node's RPC to ask for blocks, such as http://127.0.0.1:5001"),
+		stringFlag("btfs-token-file", "", "`FILE` whose first line is the token that the node's login gave, if it wants one"),
+		stringFlag("btfs-lookup-timeout", "30s", "a block that nobody gives within this `TIME` is told to be missing"),
+	}
 }
 
 // swarmFlag is a flag that other commands have as well.

@@ -136,6 +136,7 @@ func mountFlags() []cli.Flag {
 			stateFlag(),
 		),
 		append(swarmFlags(), under("Peers", boolFlag("no-upload", "never send a byte of content to peers"))...),
+		under("BTFS", sourceFlags()...),
 		settingFlags(),
 	)
 }
@@ -367,6 +368,7 @@ func (r *reader) mountConfig() daemon.Config {
 	cfg.VerifyAlways = r.oneOf("verify-cache", "changed", "always") == "always"
 	cfg.Pins = r.patterns("pin")
 	cfg.ScrubRate = r.size("scrub-rate")
+	cfg.BTFS = r.btfsConfig()
 	return cfg
 }
 

@@ -19,18 +19,21 @@ import (
 func mountCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "mount",
-		Usage:     "mount torrents on a directory, until Ctrl-C",
-		ArgsUsage: "MOUNTPOINT SOURCE...",
+		Usage:     "mount torrents and objects of BTFS on a directory, until Ctrl-C",
+		ArgsUsage: "MOUNTPOINT [SOURCE...]",
 		Description: `SOURCE is a .torrent file, a folder of them, a magnet link, the http(s) address of a
-.torrent, or an info-hash of 40 hex digits. MOUNTPOINT is an empty directory (it may
-also stand last, if the first argument is no directory).
+.torrent, an info-hash of 40 hex digits, or a CID of BTFS (btfs://CID). MOUNTPOINT is an
+empty directory (it may also stand last, if the first argument is no directory).
 
    btmount mount ~/swarm film.torrent 'magnet:?xt=urn:btih:…'
    ls -l ~/swarm/torrents
 
+Every CID is a name in ~/swarm/btfs, whether or not it was given here, if there is somebody
+to ask for its blocks: see --btfs-gateway and --btfs-node.
+
 A source that cannot be used is named in one line and the others are mounted; the exit
-code is not 0 only if nothing could be mounted, or with --strict. Reading is what
-fetches: ls, stat and find never wait for the network.`,
+code is not 0 only if nothing could be mounted, or with --strict. Reading is what fetches:
+ls, stat and find never wait for the network, but in btfs/.`,
 		Flags:  mountFlags(),
 		Action: mount,
 	}
@@ -89,7 +92,11 @@ func serve(c *cli.Context, cfg daemon.Config, sources []string) error {
 		d.Close()
 		return errInterrupted
 	}
-	if err := verdict(added, bad, c.Bool("strict")); err != nil {
+	named, can := d.Objects()
+	if err := verdict(added, bad, c.Bool("strict")); err != nil || len(sources) == 0 && !can {
+		if err == nil {
+			err = usage(errNoSource)
+		}
 		d.Close()
 		return err
 	}
@@ -100,7 +107,7 @@ func serve(c *cli.Context, cfg daemon.Config, sources []string) error {
 	for _, err := range bad {
 		fmt.Fprintln(c.App.ErrWriter, "btmount:", oneLine(err))
 	}
-	status := ready(c, d, cfg, len(bad))
+	status := ready(c, d, cfg, named, len(bad))
 	defer service(c.Context, c.App.ErrWriter, status)()
 	ctx, stop := context.WithCancel(c.Context)
 	defer stop()
@@ -108,13 +115,15 @@ func serve(c *cli.Context, cfg daemon.Config, sources []string) error {
 	return d.Run(ctx)
 }
 
+var errNoSource = errors.New("a source is needed: btmount mount MOUNTPOINT SOURCE; see btmount mount --help")
+
 var errInterrupted = errors.New("interrupted before the mount was ready; nothing is mounted")
 
 // verdict returns the error to end with, if sources could not be used. Each of them
 // is one line.
 func verdict(added int, bad []error, strict bool) error {
 	switch {
-	case added == 0:
+	case added == 0 && len(bad) > 0:
 		return severalErrors(bad)
 	case strict && len(bad) > 0:
 		last := len(bad) - 1
@@ -134,9 +143,18 @@ func addAll(ctx context.Context, d *daemon.Daemon, sources []string) (added int,
 }
 
 // ready prints the one line that says that the mount can be used, and returns how it begins.
-func ready(c *cli.Context, d *daemon.Daemon, cfg daemon.Config, bad int) (status string) {
+func ready(c *cli.Context, d *daemon.Daemon, cfg daemon.Config, objects, bad int) (status string) {
 	all, known := d.Torrents()
-	line := fmt.Sprintf("mounted %s on %s", count(all, "torrent"), cfg.Mountpoint)
+	what := count(all, "torrent")
+	switch {
+	case objects > 0 && all > 0:
+		what += " and " + count(objects, "object") + " of BTFS"
+	case objects > 0:
+		what = count(objects, "object") + " of BTFS"
+	case all == 0:
+		what = "BTFS"
+	}
+	line := fmt.Sprintf("mounted %s on %s", what, cfg.Mountpoint)
 	if known < all {
 		line += fmt.Sprintf(", %d of them waiting for metadata", all-known)
 	}
@@ -182,6 +200,9 @@ var infoHash = regexp.MustCompile(`^[0-9a-fA-F]{40}$`)
 // splitArgs tells the mountpoint from the sources: it is the first argument, or the
 // last one if only the first can be a source.
 func splitArgs(args []string) (point string, sources []string, err error) {
+	if len(args) == 1 && !isSource(args[0]) {
+		return args[0], nil, nil
+	}
 	if len(args) < 2 {
 		return "", nil, errors.New("a mountpoint and a source are needed: btmount mount MOUNTPOINT SOURCE; see btmount mount --help")
 	}
@@ -195,7 +216,7 @@ func splitArgs(args []string) (point string, sources []string, err error) {
 // isSource reports whether s can be nothing but a source; a folder may be either.
 func isSource(s string) bool {
 	low := strings.ToLower(s)
-	if strings.HasPrefix(low, "magnet:") || strings.HasPrefix(low, "http://") || strings.HasPrefix(low, "https://") {
+	if strings.HasPrefix(low, "magnet:") || strings.HasPrefix(low, "http://") || strings.HasPrefix(low, "https://") || daemon.IsObject(s) {
 		return true
 	}
 	st, err := os.Stat(s)

@@ -12,8 +12,14 @@ import (
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
 )
 
-// Add mounts what a source names. The error is one line that names the source.
+// Add mounts what a source names, or lists an object of BTFS in btfs/. The error is one line that names the source.
 func (d *Daemon) Add(ctx context.Context, source string) (added int, errs []error) {
+	if IsObject(source) {
+		if err := d.addObject(source); err != nil {
+			return 0, []error{err}
+		}
+		return 1, nil
+	}
 	found := resolve(ctx, d.network, source)
 	many := len(found) > maxLoaded
 	for r := range inOrder(len(found), func(i int) ready { return d.prepare(found[i], many) }) {

@@ -1,10 +1,16 @@
 package daemon
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/btmount/btmount/btfs"
+	"github.com/btmount/btmount/btfs/block"
+	"github.com/btmount/btmount/btfs/source"
+	"github.com/btmount/btmount/cmd/objects"
 	"github.com/btmount/btmount/fetch/swarm/network"
 )
 
@@ -38,4 +44,70 @@ func OpenBTFS(cfg BTFSConfig) (s *btfs.Store, end func(), err error) {
 		return nil, nil, err
 	}
 	return s, func() { s.Close(); client.Close() }, nil
+}
+
+// btfsParts are what a mount has for objects of BTFS.
+type btfsParts struct {
+	store  *btfs.Store
+	client *network.Client
+	forest *objects.Forest
+}
+
+// openBTFS shows objects below btfs/, if there is somebody to ask for them. Nobody is asked
+// before somebody looks.
+func (d *Daemon) openBTFS() error {
+	cfg := d.cfg.BTFS
+	client := d.network.Client(network.Download, network.Typed)
+	store, err := btfs.Open(btfs.Config{
+		Gateways: cfg.Gateways, Node: cfg.Node, Token: cfg.Token, Timeout: cfg.LookupTimeout, Client: client, Log: d.log,
+	})
+	if err != nil {
+		client.Close()
+		if errors.Is(err, source.ErrNoSource) {
+			return nil
+		}
+		return err
+	}
+	d.btfs = &btfsParts{store, client, objects.New(objects.Config{Blocks: store, Cache: d.cache, Scheduler: d.scheduler, Log: d.log})}
+	return d.catalog.Graft("btfs", d.btfs.forest)
+}
+
+func (p *btfsParts) close() {
+	if p != nil {
+		p.forest.Close()
+		p.store.Close()
+		p.client.Close()
+	}
+}
+
+// addObject notes an object that is to be listed in btfs/.
+func (d *Daemon) addObject(name string) error {
+	p, err := btfs.ParsePath(name)
+	if err != nil {
+		return err
+	}
+	if d.btfs == nil {
+		return fmt.Errorf("%s: %w", shorten(name), source.ErrNoSource)
+	}
+	d.btfs.forest.Name(p.CID.String())
+	return nil
+}
+
+// Objects returns how many objects of BTFS were named, and whether any can be read.
+func (d *Daemon) Objects() (named int, can bool) {
+	if d.btfs == nil {
+		return 0, false
+	}
+	return d.btfs.forest.Named(), true
+}
+
+// IsObject reports whether a source names an object of BTFS.
+func IsObject(s string) bool {
+	for _, prefix := range []string{"btfs://", "/btfs/", "btns://", "/btns/"} {
+		if strings.HasPrefix(strings.ToLower(s), prefix) {
+			return true
+		}
+	}
+	_, err := block.Parse(s)
+	return err == nil
 }

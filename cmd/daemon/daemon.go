@@ -71,6 +71,8 @@ type Config struct {
 	// background and never evicted.
 	Pins []string
 
+	BTFS BTFSConfig // the fields of its network are those of this Config
+
 	ScrubRate int64 // bytes/s at which the cache is hashed again and again; 0 = not
 
 	Logger *slog.Logger
@@ -88,6 +90,7 @@ type Daemon struct {
 	lsd       *discovery.LSD
 	mapper    *portmap.Mapper // nil: no port is mapped
 	scraper   *discovery.Scraper
+	btfs      *btfsParts // nil: there is nobody to ask for objects
 	catalog   *catalog.Catalog
 	server    *fs.Server
 	socket    *control.Socket // nil if that is not to be had
@@ -172,6 +175,9 @@ func New(cfg Config) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err = d.openBTFS(); err != nil {
+		return nil, err
+	}
 	return d, d.addStatus()
 }
 
@@ -243,6 +249,7 @@ func (d *Daemon) Close() error {
 	if d.client != nil {
 		errs = errors.Join(errs, d.client.Close())
 	}
+	d.btfs.close()
 	if d.cache != nil {
 		errs = errors.Join(errs, d.cache.Close())
 	}
@@ -282,6 +289,7 @@ const (
 	stopControl   = 3 * time.Second
 	stopSwarm     = 4 * time.Second
 	stopScheduler = 2 * time.Second
+	stopBTFS      = 2 * time.Second
 	stopCache     = 10 * time.Second
 )
 
@@ -335,6 +343,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	stopSched()
 	errs = errors.Join(errs, ended("scheduler", &sched, stopScheduler))
+	var objects sync.WaitGroup
+	objects.Go(d.btfs.close)
+	errs = errors.Join(errs, ended("btfs", &objects, stopBTFS))
 	d.mu.Lock()
 	d.ctx = nil // nothing wakes any more
 	d.mu.Unlock()

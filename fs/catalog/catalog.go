@@ -4,6 +4,7 @@
 //	/torrents/<name>            a torrent: its one file, or a directory
 //	/torrents/<name>.resolving  a magnet link whose metadata is still missing
 //	/.btmount/<name>            status, made anew at each open
+//	/<graft>/…                  another catalog, see [Catalog.Graft]
 //
 // Start with [New], [Catalog.Add] and [Mountable], which is what this package needs
 // to know of a torrent. It does no I/O and never waits; a Mountable may read a local file,
@@ -80,6 +81,7 @@ type Catalog struct {
 	names    names
 	inodes   map[uint64]struct{} // all that are in use
 	statuses []status
+	grafts   []graft
 	lastSlot uint32
 	lastID   Handle
 	watchers map[int]func(fs.Change)

@@ -121,7 +121,10 @@ func (c *Catalog) fixed(id tree.ID) (tree.Entry, error) {
 }
 
 // Stat implements fs.Catalog.
-func (c *Catalog) Stat(_ context.Context, id tree.ID) (tree.Entry, error) {
+func (c *Catalog) Stat(ctx context.Context, id tree.ID) (tree.Entry, error) {
+	if g, inner := c.graftOf(id); g != nil {
+		return g.stat(ctx, inner)
+	}
 	if id>>32 == 0 {
 		return c.fixed(id)
 	}
@@ -133,10 +136,13 @@ func (c *Catalog) Stat(_ context.Context, id tree.ID) (tree.Entry, error) {
 }
 
 // Lookup implements fs.Catalog.
-func (c *Catalog) Lookup(_ context.Context, dir tree.ID, name string) (tree.Entry, error) {
+func (c *Catalog) Lookup(ctx context.Context, dir tree.ID, name string) (tree.Entry, error) {
+	if g, inner := c.graftOf(dir); g != nil {
+		return g.entry(g.of.Lookup(ctx, inner, name))
+	}
 	switch dir {
 	case tree.Root:
-		return c.lookupRoot(name)
+		return c.lookupRoot(ctx, name)
 	case statusDir:
 		return c.lookupStatus(name)
 	case torrents:
@@ -159,21 +165,27 @@ func (c *Catalog) Lookup(_ context.Context, dir tree.ID, name string) (tree.Entr
 	return t.entry(child, ""), nil
 }
 
-func (c *Catalog) lookupRoot(name string) (tree.Entry, error) {
+func (c *Catalog) lookupRoot(ctx context.Context, name string) (tree.Entry, error) {
 	switch name {
 	case torrentsName:
 		return c.fixed(torrents)
 	case statusDirName:
 		return c.fixed(statusDir)
 	}
+	if g := c.graftNamed(name); g != nil {
+		return g.stat(ctx, tree.Root)
+	}
 	return tree.Entry{}, errAbsent
 }
 
 // List implements fs.Catalog.
-func (c *Catalog) List(_ context.Context, dir tree.ID, from int) iter.Seq2[tree.Entry, error] {
+func (c *Catalog) List(ctx context.Context, dir tree.ID, from int) iter.Seq2[tree.Entry, error] {
+	if g, inner := c.graftOf(dir); g != nil {
+		return g.list(ctx, inner, from)
+	}
 	switch dir {
 	case tree.Root:
-		return c.listFixed(from, statusDir, torrents)
+		return c.listRoot(ctx, from)
 	case statusDir:
 		return c.listFixed(from, c.statusIDs()...)
 	case torrents:
@@ -223,6 +235,9 @@ func (c *Catalog) listTorrents(from int) iter.Seq2[tree.Entry, error] {
 
 // Open implements fs.Catalog.
 func (c *Catalog) Open(ctx context.Context, id tree.ID) (fs.Content, error) {
+	if g, inner := c.graftOf(id); g != nil {
+		return g.of.Open(ctx, inner)
+	}
 	if id>>32 == 0 {
 		return c.openStatus(id)
 	}
@@ -241,7 +256,10 @@ func (c *Catalog) Open(ctx context.Context, id tree.ID) (fs.Content, error) {
 }
 
 // Attributes implements fs.Attributer.
-func (c *Catalog) Attributes(_ context.Context, id tree.ID) ([]string, error) {
+func (c *Catalog) Attributes(ctx context.Context, id tree.ID) ([]string, error) {
+	if g, inner := c.graftOf(id); g != nil {
+		return g.attributes(ctx, inner)
+	}
 	t, node, err := c.thing(id)
 	if err != nil || t.m == nil {
 		return nil, nil
@@ -250,7 +268,10 @@ func (c *Catalog) Attributes(_ context.Context, id tree.ID) ([]string, error) {
 }
 
 // Attribute implements fs.Attributer.
-func (c *Catalog) Attribute(_ context.Context, id tree.ID, name string) ([]byte, error) {
+func (c *Catalog) Attribute(ctx context.Context, id tree.ID, name string) ([]byte, error) {
+	if g, inner := c.graftOf(id); g != nil {
+		return g.attribute(ctx, inner, name)
+	}
 	t, node, err := c.thing(id)
 	if err != nil || t.m == nil {
 		return nil, errAbsent

@@ -21,6 +21,7 @@ const (
 	File Kind = iota
 	Dir
 	Symlink
+	Unknown // of a name in a listing whose directory does not say: Lookup tells
 )
 
 // Entry is one name in a directory, with everything stat(2) tells about it.
@@ -36,4 +37,7 @@ type Entry struct {
 	Live    bool      // content is made anew at each open and has no size (status files)
 	ModTime time.Time // constant for the life of the content
 	Target  string    // of a symlink, relative, never leaving its own root
+
+	Remote bool          // of a directory: its names have to be fetched, see fs.Catalog
+	TTL    time.Duration // how long the name means this node, if it is not for long; 0: until told
 }

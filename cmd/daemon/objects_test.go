@@ -1,0 +1,206 @@
+package daemon_test
+
+import (
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"golang.org/x/sys/unix"
+
+	"github.com/btmount/btmount/btfs/btfstest"
+)
+
+// gateway serves blocks on loopback.
+func gateway(t testing.TB, h http.Handler) (url string) {
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// mountObjects mounts without torrents.
+func (f folders) mountObjects(t testing.TB, args ...string) *mounted {
+	return f.mount(t, append(args, "--no-dht", "--btfs-lookup-timeout", "3s")...)
+}
+
+// checkFixtures reads all that a real node made through the mount.
+func checkFixtures(t *testing.T, m *mounted, all []btfstest.Fixture) {
+	t.Helper()
+	for _, f := range all {
+		root := m.path("..", "btfs", f.CID.String())
+		if _, err := os.Lstat(root); err != nil {
+			t.Errorf("%s: %v", f.Name, err)
+			continue
+		}
+		for _, file := range f.Files {
+			at := filepath.Join(root, file.Path)
+			switch st, err := os.Lstat(at); {
+			case err != nil:
+				t.Errorf("%s: %v", f.Name, err)
+			case file.Symlink != "":
+				if target, err := os.Readlink(at); err != nil || target != file.Symlink {
+					t.Errorf("%s: %s leads to %q, %v", f.Name, file.Path, target, err)
+				}
+			case st.Size() != max(file.Size, int64(len(file.Content))):
+				t.Errorf("%s: %s has %d bytes, want %d", f.Name, file.Path, st.Size(), file.Size)
+			default:
+				b, err := os.ReadFile(at)
+				if err != nil || !file.Is(b) {
+					t.Errorf("%s: %s differs: %d bytes, %v", f.Name, file.Path, len(b), err)
+				}
+			}
+		}
+		if !f.Whole {
+			continue
+		}
+		seen := 0
+		err := filepath.WalkDir(root, func(_ string, d iofs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				seen++
+			}
+			return err
+		})
+		if err != nil || seen != len(f.Files) {
+			t.Errorf("%s: %d files, want %d; %v", f.Name, seen, len(f.Files), err)
+		}
+	}
+}
+
+// All that a real node made is read through a mount, whatever the source is like; and once
+// more, from the cache, after a restart.
+func TestObjects(t *testing.T) {
+	t.Parallel()
+	all, store := btfstest.Fixtures(t)
+	lies := func(w http.ResponseWriter, _ *http.Request, _ cid.Cid) bool {
+		_, _ = w.Write([]byte("not what you asked for"))
+		return true
+	}
+	hangs := func(_ http.ResponseWriter, r *http.Request, _ cid.Cid) bool {
+		<-r.Context().Done()
+		return true
+	}
+	fake := &btfstest.Node{Store: store}
+	node := gateway(t, fake)
+	fake.Config = strings.TrimPrefix(node, "http://")
+	real, raw := gateway(t, &btfstest.Gateway{Store: store}), gateway(t, &btfstest.Gateway{Store: store, Raw: true})
+	for name, args := range map[string][]string{
+		"gateway":     {"--btfs-gateway", real},
+		"raw gateway": {"--btfs-gateway", raw},
+		"node":        {"--btfs-node", node},
+		"all, with faults": {
+			"--btfs-gateway", gateway(t, &btfstest.Gateway{Store: store, Fault: lies}),
+			"--btfs-gateway", gateway(t, &btfstest.Gateway{Store: store, Fault: hangs}),
+			"--btfs-gateway", real, "--btfs-gateway", raw, "--btfs-node", node,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFolders(t)
+			m := f.mountObjects(t, args...)
+			checkFixtures(t, m, all)
+			m.stop()
+			m = f.mountObjects(t, args...)
+			checkFixtures(t, m, all)
+			m.stop()
+		})
+	}
+}
+
+// A name of btfs/ is looked up when somebody asks for it. What is no CID does not exist, and
+// what nobody has is an error in time, and no statement about what exists.
+func TestObjectNames(t *testing.T) {
+	t.Parallel()
+	all, store := btfstest.Fixtures(t)
+	g := &btfstest.Gateway{Store: store}
+	other := &btfstest.Gateway{Store: store, NotFound: true}
+	tree := btfstest.Named(t, all, "tree")
+	m := newFolders(t).mountObjects(t, "--btfs-gateway", gateway(t, g), "btfs://"+tree.CID.String()+"/sub")
+	at := func(names ...string) string { return m.path(append([]string{"..", "btfs"}, names...)...) }
+
+	if got := list(t, at()); !slices.Equal(got, []string{tree.CID.String()}) {
+		t.Errorf("btfs/ lists %q", got)
+	}
+	if raws, cars := g.Requests(); raws+cars != 0 {
+		t.Errorf("%d requests before anybody looked", raws+cars)
+	}
+	for _, name := range []string{".git", "autorun.inf", "QmNo", strings.Repeat("Q", 255)} {
+		if _, err := os.Stat(at(name)); !errors.Is(err, unix.ENOENT) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if raws, cars := g.Requests(); raws+cars != 0 {
+		t.Errorf("%d requests for what is no CID", raws+cars)
+	}
+	if _, err := os.Stat(at(tree.CID.String(), "sub", "none")); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("a name that its directory does not have: %v", err)
+	}
+	unknown := cid.MustParse("QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn").String()
+	if took := within(t, patience, "a CID that nobody has", func() error {
+		if _, err := os.Stat(at(unknown)); err == nil || errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("stat: %v", err)
+		}
+		return nil
+	}); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if got := list(t, at()); !slices.Equal(got, []string{tree.CID.String()}) {
+		t.Errorf("btfs/ lists %q", got)
+	}
+
+	m = newFolders(t).mountObjects(t, "--btfs-gateway", gateway(t, other))
+	if _, err := os.Stat(at(unknown)); !errors.Is(err, unix.ENODATA) {
+		t.Errorf("a CID that all sources say they do not have: %v", err)
+	}
+}
+
+// A listing brings the blocks of its directory, and none of what is in it.
+func TestObjectListingFetchesNoChildren(t *testing.T) {
+	t.Parallel()
+	store := btfstest.NewStore()
+	var links []btfstest.Link
+	for i := range 300 {
+		l := store.Leaf(fmt.Appendf(nil, "file %d", i))
+		l.Name = fmt.Sprintf("%04d", i)
+		links = append(links, l)
+	}
+	dir := store.Dir(links...)
+	m := newFolders(t).mountObjects(t, "--btfs-gateway", gateway(t, &btfstest.Gateway{Store: store, Raw: true}))
+	at := m.path("..", "btfs", dir.String())
+	out := output(t, patience, "ls", "-U", at)
+	if n := strings.Count(out, "\n"); n != len(links) {
+		t.Errorf("ls shows %d names", n)
+	}
+	if n := store.Asked(); n != 1 {
+		t.Errorf("ls brought %d blocks", n)
+	}
+	long := output(t, patience, "ls", "-l", at)
+	if n := strings.Count(long, "-r--r--r--"); n != len(links) {
+		t.Errorf("ls -l shows %d files: %s", n, long)
+	}
+	if n := store.Asked(); n != len(links) {
+		t.Errorf("ls -l brought %d blocks", n)
+	}
+}
+
+func list(t testing.TB, dir string) (names []string) {
+	t.Helper()
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	names, err = f.Readdirnames(-1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(names)
+	return names
+}

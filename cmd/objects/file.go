@@ -1,0 +1,314 @@
+package objects
+
+import (
+	"container/list"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/btmount/btmount/btfs/block"
+	"github.com/btmount/btmount/btfs/unixfs"
+	"github.com/btmount/btmount/cache"
+	"github.com/btmount/btmount/cache/extent"
+	"github.com/btmount/btmount/fetch"
+	"github.com/btmount/btmount/fs"
+)
+
+// file is the cache object of a file, and what fills it. A unit is 256 KiB, which is what
+// the leaves of most files hold, and is brought as any read of the object would be: block
+// by block, each verified. What is in the cache is told right from wrong by the SHA-256 of
+// the unit, which is kept with it: a file can be cut into blocks in any way.
+type file struct {
+	forest  *Forest
+	key     cache.Key
+	object  *cache.Object
+	content *unixfs.Object
+	path    string // by which it was opened first, for errors
+
+	open int           // guarded by files.mu
+	idle *list.Element // in files.idle if open is 0
+
+	mu      sync.Mutex // guards what follows
+	closed  bool
+	flights map[int]chan struct{} // units that are brought; closed at the end
+	calls   sync.WaitGroup
+	last    error // why the last unit did not come
+}
+
+// files are those with an object in memory.
+type files struct {
+	forest *Forest
+
+	opening sync.Mutex // held while one is opened or closed
+	mu      sync.Mutex // guards what follows
+	byKey   map[cache.Key]*file
+	idle    *list.List // of *file, closed last first
+}
+
+const (
+	leastUnit = 256 << 10
+	mostUnit  = 16 << 20
+	mostUnits = 1 << 21 // 16 bytes of memory each; so files of up to 32 TiB can be read
+	maxIdle   = 64      // files that nobody has open and that stay ready
+)
+
+func (s *files) init(f *Forest) {
+	s.forest, s.byKey, s.idle = f, map[cache.Key]*file{}, list.New()
+}
+
+// key names the cache object of a file. Codec and version of its CID do not matter but for
+// raw, whose bytes are no UnixFS.
+func (n *node) key() cache.Key {
+	if n.cid.Defined() {
+		return cache.Key("cid-" + block.Canonical(n.cid))
+	}
+	at := n
+	for !at.cid.Defined() { // the directory that holds it all, and the path in it
+		at = at.parent
+	}
+	within := sha256.Sum256([]byte(n.path()[len(at.path()):]))
+	return cache.Key("cid-" + block.Canonical(at.cid) + "-" + hex.EncodeToString(within[:16]))
+}
+
+// unit returns the unit length of a file of a size, 0 if it is too large to be read.
+func unit(size int64) int64 {
+	u := int64(leastUnit)
+	for size/u >= mostUnits {
+		u *= 2
+	}
+	if u > mostUnit {
+		return 0
+	}
+	return u
+}
+
+// present returns how many bytes of a file are in the cache.
+func (s *files) present(n *node) int64 {
+	if n.cid.Defined() && s.forest.pack.has(n.cid) && n.small {
+		return n.size
+	}
+	key := n.key()
+	s.mu.Lock()
+	f := s.byKey[key]
+	s.mu.Unlock()
+	if f != nil {
+		return f.object.PresentIn(extent.Extent{Len: n.size})
+	}
+	stored, _ := s.forest.cfg.Cache.Stored(key)
+	return min(stored, n.size)
+}
+
+// open opens a file. Nothing of it is brought but its root.
+func (s *files) open(ctx context.Context, n *node) (fs.Content, error) {
+	o, err := s.forest.object(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	if b, ok := o.Whole(); ok && len(b) <= maxPacked {
+		return whole(b), nil
+	}
+	s.opening.Lock()
+	defer s.opening.Unlock()
+	key := n.key()
+	s.mu.Lock()
+	f := s.byKey[key]
+	if f != nil {
+		if f.open++; f.idle != nil {
+			s.idle.Remove(f.idle)
+			f.idle = nil
+		}
+	}
+	s.mu.Unlock()
+	if f == nil {
+		if f, err = s.load(n, key, o); err != nil {
+			return nil, err
+		}
+	}
+	return &reading{Reader: f.object.NewReader(extent.Extent{Len: o.Size}, s.forest.cfg.Scheduler), file: f}, nil
+}
+
+// load opens the cache object of a file; opening is held.
+func (s *files) load(n *node, key cache.Key, o *unixfs.Object) (*file, error) {
+	u := unit(o.Size)
+	if u == 0 {
+		return nil, syscall.EFBIG
+	}
+	object, err := s.forest.cfg.Cache.Object(cache.Layout{
+		Key: key, Unit: u, Size: o.Size, Files: []extent.Extent{{Len: o.Size}}, Tag: sha256.Size,
+		Verify: verifyTag,
+	})
+	if err != nil {
+		return nil, err
+	}
+	f := &file{forest: s.forest, key: key, object: object, content: o, path: n.path(), open: 1, flights: map[int]chan struct{}{}}
+	s.mu.Lock()
+	s.byKey[key] = f
+	s.mu.Unlock()
+	s.forest.cfg.Scheduler.Add(fetch.Target{Object: object, Download: f})
+	return f, nil
+}
+
+// shut notes that a reader of f is gone; f may be closed some time later.
+func (s *files) shut(f *file) {
+	s.mu.Lock()
+	if f.open--; f.open == 0 {
+		f.idle = s.idle.PushFront(f)
+	}
+	many := s.idle.Len() > maxIdle
+	s.mu.Unlock()
+	if many {
+		s.trim()
+	}
+}
+
+// trim closes files that nobody has open, those that were closed first.
+func (s *files) trim() {
+	s.opening.Lock()
+	defer s.opening.Unlock()
+	for {
+		s.mu.Lock()
+		if s.idle.Len() <= maxIdle {
+			s.mu.Unlock()
+			return
+		}
+		f := s.idle.Remove(s.idle.Back()).(*file)
+		f.idle = nil
+		delete(s.byKey, f.key)
+		s.mu.Unlock()
+		f.close()
+	}
+}
+
+// close frees the object once nothing is written to it any more.
+func (f *file) close() {
+	f.forest.cfg.Scheduler.Remove(f.key)
+	f.mu.Lock()
+	f.closed = true
+	f.mu.Unlock()
+	f.calls.Wait() // what is on its way was cancelled by Remove
+	if err := f.object.Close(); err != nil {
+		f.forest.cfg.Log.Error("cannot close the cache of a file", "file", f.path, "err", err)
+	}
+}
+
+// Fetch implements fetch.Download.
+func (f *file) Fetch(ctx context.Context, e extent.Extent, due time.Time) error {
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return errClosed
+	}
+	f.calls.Add(1)
+	f.mu.Unlock()
+	defer f.calls.Done()
+	first, last := e.Clip(extent.Extent{Len: f.object.Size}).Units(f.object.Unit)
+	for u := int(first); u < int(last); u++ {
+		if err := f.bring(ctx, u, due); err != nil {
+			if ctx.Err() == nil {
+				f.mu.Lock()
+				f.last = err
+				f.mu.Unlock()
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+var errClosed = errors.New("nobody has the file open")
+
+// bring brings a unit, unless another call does: then it waits for that.
+func (f *file) bring(ctx context.Context, u int, due time.Time) error {
+	for {
+		f.mu.Lock()
+		flight := f.flights[u]
+		if flight == nil {
+			flight = make(chan struct{})
+			f.flights[u] = flight
+			f.mu.Unlock()
+			err := f.fill(ctx, u, due)
+			f.mu.Lock()
+			delete(f.flights, u)
+			f.mu.Unlock()
+			close(flight)
+			return err
+		}
+		f.mu.Unlock()
+		select {
+		case <-flight: // it may have been cancelled: look again
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// fill brings one unit.
+func (f *file) fill(ctx context.Context, u int, _ time.Time) error {
+	if f.object.Known(u) {
+		return nil
+	}
+	if err := f.object.Begin(u); err != nil {
+		return err
+	}
+	e := f.object.UnitExtent(u)
+	p := make([]byte, e.Len)
+	n, err := f.content.ReadAt(leavesElsewhere(ctx), p, e.Off)
+	if err == nil || err == io.EOF {
+		err = f.object.WriteAt(p[:n], e.Off)
+	} else {
+		err = wrap(f.path, err)
+	}
+	if err != nil {
+		f.object.Abandon(u)
+		return err
+	}
+	tag := sha256.Sum256(p)
+	f.object.Commit(u, tag[:])
+	return nil
+}
+
+// reading is one open file.
+type reading struct {
+	*cache.Reader
+	file   *file
+	closed sync.Once
+}
+
+// ReadAt says why nothing came in time, if that is known.
+func (r *reading) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	n, err := r.Reader.ReadAt(ctx, p, off)
+	if err != nil && errors.Is(err, context.DeadlineExceeded) {
+		r.file.mu.Lock()
+		last := r.file.last
+		r.file.mu.Unlock()
+		if why := (*Error)(nil); errors.As(last, &why) && why.NoSource() {
+			err = why
+		}
+	}
+	return n, err
+}
+
+// Close closes the file.
+func (r *reading) Close() error {
+	err := r.Reader.Close()
+	r.closed.Do(func() { r.file.forest.files.shut(r.file) })
+	return err
+}
+
+// whole is the content of a file that is one block, which is in memory once the file can
+// be opened; package cache never hears of it.
+type whole []byte
+
+func (w whole) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
+	if off >= int64(len(w)) {
+		return 0, io.EOF
+	}
+	return copy(p, w[off:]), nil
+}
+
+func (whole) Close() error { return nil }
