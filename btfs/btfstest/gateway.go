@@ -2,7 +2,7 @@ package btfstest
 
 import (
 	"encoding/binary"
-	"fmt"
+	"encoding/json"
 	"net/http"
 	"strings"
 	"sync"
@@ -131,6 +131,8 @@ type Node struct {
 	Config string // Addresses.API of its config: host:port
 	Token  string // that its login gave; "" if nobody logged in
 	Fault  func(w http.ResponseWriter, r *http.Request, c cid.Cid) bool
+	// Commands answers what is not block/get, and returns true if it did: see RPC.
+	Commands func(w http.ResponseWriter, r *http.Request, command string) bool
 
 	mu     sync.Mutex
 	others []string
@@ -148,13 +150,16 @@ func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	trusted := r.Host == n.Config && (r.UserAgent() == "Go-http-client/1.1" || r.UserAgent() == "go-btfs-cmds/http")
 	switch {
-	case !trusted && (n.Token == "" || q.Get("token") != n.Token):
+	case !trusted && command != "id" && command != "config/show" && (n.Token == "" || q.Get("token") != n.Token):
 		http.Error(w, "please login", http.StatusUnauthorized)
 	case !ok:
 		http.NotFound(w, r)
 	case r.Method != http.MethodPost:
 		http.Error(w, "405 - Method Not Allowed", http.StatusMethodNotAllowed)
 	case command != "block/get":
+		if n.Commands != nil && n.Commands(w, r, command) {
+			return
+		}
 		n.mu.Lock()
 		n.others = append(n.others, command)
 		n.mu.Unlock()
@@ -200,5 +205,5 @@ func (n *Node) get(w http.ResponseWriter, r *http.Request) {
 func (n *Node) fail(w http.ResponseWriter, message string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusInternalServerError)
-	fmt.Fprintf(w, `{"Message":%q,"Code":0,"Type":"error"}`, message)
+	_ = json.NewEncoder(w).Encode(map[string]any{"Message": message, "Code": 0, "Type": "error"})
 }

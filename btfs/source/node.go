@@ -2,10 +2,7 @@ package source
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -52,16 +49,13 @@ func (n *Node) Block(ctx context.Context, c cid.Cid, _ func(cid.Cid, []byte)) ([
 		look = max(left-min(left/10, time.Second), time.Second/2) // so that its answer comes in time
 	}
 	q := url.Values{"arg": {c.String()}, "timeout": {look.Truncate(time.Millisecond).String()}}
-	if n.token != "" {
-		q.Set("token", n.token)
-	}
-	a, err := ask(ctx, n.do, http.MethodPost, n.base.String()+"/api/v1/block/get?"+q.Encode(), nil, n.stall)
+	a, err := ask(ctx, n.do, http.MethodPost, n.address("block/get", q), nil, n.stall)
 	if err != nil {
 		return nil, err
 	}
 	defer a.stop()
-	if a.Request != nil && a.Request.URL.Host != n.base.Host {
-		return nil, fmt.Errorf("it sends to %s; give that address", a.Request.URL.Host)
+	if err := n.elsewhere(a); err != nil {
+		return nil, err
 	}
 	if a.StatusCode != http.StatusOK {
 		return nil, n.refusal(a)
@@ -76,29 +70,29 @@ func (n *Node) Block(ctx context.Context, c cid.Cid, _ func(cid.Cid, []byte)) ([
 	return b, nil
 }
 
-// refusal makes an error of an answer. Of its body only the message of an error is read.
-func (n *Node) refusal(a *answer) error {
-	switch a.StatusCode {
-	case http.StatusUnauthorized:
-		if n.token != "" {
-			return errors.New("it does not take the token (401); log in again and renew the file of --btfs-token-file")
-		}
-		return errors.New("it wants a token (401); give its address as Addresses.API in its config has it, or the token of its login with --btfs-token-file")
-	case http.StatusInternalServerError:
-		var e struct{ Message, Type string }
-		text, err := io.ReadAll(io.LimitReader(a.body, 4<<10))
-		if err != nil || json.Unmarshal(text, &e) != nil || e.Type != "error" {
-			return errors.New("it answers " + status(a))
-		}
-		said := n.clean(e.Message)
-		if strings.Contains(said, "not found") || strings.Contains(said, "deadline exceeded") {
-			return &AbsentError{said}
-		}
-		return errors.New("it answers: " + said)
-	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusForbidden:
-		return fmt.Errorf("it answers %s; give the address of a node's RPC, most often http://127.0.0.1:5001", status(a))
+// address is where a command is asked for. Nothing else has the token in it.
+func (n *Node) address(command string, q url.Values) string {
+	if n.token != "" {
+		q.Set("token", n.token)
 	}
-	return errors.New("it answers " + status(a))
+	return n.base.String() + "/api/v1/" + command + "?" + q.Encode()
+}
+
+// elsewhere returns an error if another server answered.
+func (n *Node) elsewhere(a *answer) error {
+	if a.Request != nil && a.Request.URL.Host != n.base.Host {
+		return fmt.Errorf("it sends to %s; give that address", n.clean(a.Request.URL.Host))
+	}
+	return nil
+}
+
+// refusal makes an error of an answer to a question for a block.
+func (n *Node) refusal(a *answer) error {
+	e := n.refused(a)
+	if e.Status == http.StatusInternalServerError && (strings.Contains(e.Said, "not found") || strings.Contains(e.Said, "deadline exceeded")) {
+		return &AbsentError{e.Said}
+	}
+	return e
 }
 
 // clean makes a message fit for one line, and takes the token out of it.

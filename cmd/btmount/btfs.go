@@ -29,7 +29,7 @@ func btfsCommand() *cli.Command {
 from the gateways and the node that you name, and none of them is believed: each block is
 held against its CID, and who sends other bytes is not asked again. There is no BTFS node
 in btmount yet, and objects of BTFS are not in the mount yet.`,
-		Subcommands: []*cli.Command{
+		Subcommands: append([]*cli.Command{
 			{
 				Name: "ls", Usage: "list the names in a directory; nothing below it is fetched", ArgsUsage: "CID[/path]",
 				Description: `A directory does not say what its names are. Sizes are about, of all blocks below a name.`,
@@ -51,7 +51,7 @@ code is 1.`,
 				Name: "dag", Usage: "show the block of an object, and the blocks it leads to", ArgsUsage: "CID[/path]",
 				Flags: btfsFlags(), Action: withObject(btfsDag),
 			},
-		},
+		}, nodeCommands()...),
 	}
 }
 
@@ -73,8 +73,8 @@ func btfsFlags(more ...cli.Flag) []cli.Flag {
 func sourceFlags() []cli.Flag {
 	return []cli.Flag{
 		listFlag("btfs-gateway", "`URL` of a gateway to ask for blocks, such as http://127.0.0.1:8080"),
-		stringFlag("btfs-node", "", "`URL` of your BTFS node's RPC to ask for blocks, such as http://127.0.0.1:5001"),
-		stringFlag("btfs-token-file", "", "`FILE` whose first line is the token that the node's login gave, if it wants one"),
+		stringFlag("btfs-node", "", nodeUsage),
+		stringFlag("btfs-token-file", "", tokenUsage),
 		stringFlag("btfs-lookup-timeout", "30s", "a block that nobody gives within this `TIME` is told to be missing"),
 	}
 }

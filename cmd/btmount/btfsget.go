@@ -163,24 +163,12 @@ func (g *getting) progressOn(w io.Writer) (end func()) {
 
 // every reports until the function that it returns was called.
 func (g *getting) every(d time.Duration, report func(done, total int64)) (end func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var all sync.WaitGroup
-	all.Go(func() { // ends with end
-		tick := time.NewTicker(d)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				g.mu.Lock()
-				done, total := g.done, max(g.done, g.total)
-				g.mu.Unlock()
-				report(done, total)
-			}
-		}
+	return repeat(d, func() {
+		g.mu.Lock()
+		done, total := g.done, max(g.done, g.total)
+		g.mu.Unlock()
+		report(done, total)
 	})
-	return func() { cancel(); all.Wait() }
 }
 
 // single writes one file.

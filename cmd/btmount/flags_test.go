@@ -221,6 +221,8 @@ func TestHelp(t *testing.T) {
 		"cache": {"cache"}, "cache-status": {"help", "cache", "status"}, "cache-pin": {"cache", "pin", "--help"}, "cache-unpin": {"cache", "unpin", "-h"},
 		"cache-evict": {"cache", "evict", "--help"}, "cache-verify": {"cache", "verify", "--help"}, "cache-limit": {"cache", "limit", "--help"},
 		"btfs": {"btfs"}, "btfs-ls": {"btfs", "ls", "--help"}, "btfs-stat": {"help", "btfs", "stat"}, "btfs-get": {"btfs", "get", "-h"}, "btfs-dag": {"btfs", "dag", "--help"},
+		"btfs-add": {"btfs", "add", "--help"}, "btfs-pin": {"btfs", "pin", "--help"}, "btfs-unpin": {"btfs", "unpin", "--help"}, "btfs-pins": {"btfs", "pins", "--help"},
+		"btfs-node": {"btfs", "node"}, "btfs-node-status": {"help", "btfs", "node", "status"},
 	} {
 		got := p.run(args...)
 		if got.code != 0 || got.stderr != "" {
@@ -263,22 +265,9 @@ func TestReadmeNamesEveryFlag(t *testing.T) {
 	t.Setenv("XDG_STATE_HOME", "")
 	of := map[string]string{} // flag -> commands
 	app := newApp(io.Discard, io.Discard)
-	add := func(cmd *cli.Command, name string) {
-		for _, f := range cmd.Flags {
-			of[f.Names()[0]] = strings.TrimPrefix(of[f.Names()[0]]+", "+name, ", ")
-		}
-	}
 	for _, cmd := range app.Commands {
-		add(cmd, cmd.Name)
-		var below []string
-		for _, sub := range cmd.Subcommands {
-			below = append(below, cmd.Name+" "+sub.Name)
-			add(sub, cmd.Name+" "+sub.Name)
-		}
-		for flag, commands := range of { // what all of them have is the group's
-			if below != nil {
-				of[flag] = strings.Replace(commands, strings.Join(below, ", "), cmd.Name, 1)
-			}
+		for flag, names := range usersOf(cmd, cmd.Name) {
+			of[flag] = strings.TrimPrefix(of[flag]+", "+strings.Join(names, ", "), ", ")
 		}
 	}
 	for _, cmd := range everyCommand(app.Commands) {
@@ -293,6 +282,31 @@ func TestReadmeNamesEveryFlag(t *testing.T) {
 			t.Errorf("README has a row for --%s, which does not exist", m[1])
 		}
 	}
+}
+
+// usersOf tells of each flag which commands have it: what all below a group have is the
+// group's.
+func usersOf(cmd *cli.Command, name string) map[string][]string {
+	of := map[string][]string{}
+	for _, f := range cmd.Flags {
+		of[f.Names()[0]] = []string{name}
+	}
+	groups := map[string]int{}
+	for _, sub := range cmd.Subcommands {
+		below := name + " " + sub.Name
+		for flag, names := range usersOf(sub, below) {
+			of[flag] = append(of[flag], names...)
+			if len(names) == 1 && names[0] == below {
+				groups[flag]++
+			}
+		}
+	}
+	for flag, n := range groups {
+		if n == len(cmd.Subcommands) {
+			of[flag] = []string{name}
+		}
+	}
+	return of
 }
 
 // readmeRow is a flag in README's table.

@@ -34,6 +34,26 @@ func bar(w io.Writer, what string) (set func(done, total int64), end func()) {
 	return set, func() { b.Abort(true); bars.Wait() }
 }
 
+// repeat calls f now and then until the function that it returns was called; f does not
+// run any more after that.
+func repeat(d time.Duration, f func()) (end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	all.Go(func() { // ends with end
+		tick := time.NewTicker(d)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				f()
+			}
+		}
+	})
+	return func() { cancel(); all.Wait() }
+}
+
 // progress keeps one line about the swarm up to date on a terminal; elsewhere it is
 // silent. The function that it returns ends it and clears the line.
 func progress(ctx context.Context, w io.Writer, d *daemon.Daemon) (stop func()) {

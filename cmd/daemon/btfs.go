@@ -20,6 +20,7 @@ type BTFSConfig struct {
 	Node          string // "" for none
 	Token         string
 	LookupTimeout time.Duration
+	NodeTimeout   time.Duration // for the node to answer anything at all
 
 	Bind          string // as in Config
 	Proxy         string
@@ -31,7 +32,7 @@ type BTFSConfig struct {
 // connects to goes the way of all that btmount does, and under the same policy: what the
 // user names is dialled, and leads by redirects no nearer to us than it is.
 func OpenBTFS(cfg BTFSConfig) (s *btfs.Store, end func(), err error) {
-	n, err := network.Open(network.Config{Bind: cfg.Bind, Proxy: cfg.Proxy, ProxyPassword: cfg.ProxyPassword})
+	n, err := cfg.network()
 	if err != nil {
 		return nil, nil, err
 	}
