@@ -49,8 +49,8 @@ func ParsePath(text string) (Path, error) {
 		rest = strings.TrimPrefix(rest, prefix)
 	}
 	switch {
-	case strings.HasPrefix(rest, "/btns/") || strings.HasPrefix(rest, "btns://"):
-		return Path{}, fmt.Errorf("%q: names of BTNS are not looked up yet; give the CID", text)
+	case IsName(rest):
+		return Path{}, fmt.Errorf("%q: %w", text, ErrIsName)
 	case len(text) > maxPath:
 		return Path{}, fmt.Errorf("%q…: a path of %d bytes; at most %d", text[:40], len(text), maxPath)
 	}
@@ -59,17 +59,8 @@ func ParsePath(text string) (Path, error) {
 	if err != nil {
 		return Path{}, err
 	}
-	p := Path{CID: c}
-	for name := range strings.SplitSeq(below, "/") {
-		switch name {
-		case "": // a slash at the end, or two
-		case ".", "..":
-			return Path{}, fmt.Errorf("%q: a path without . and .. is needed", text)
-		default:
-			p.Names = append(p.Names, name)
-		}
-	}
-	return p, nil
+	names, err := splitPath(text, below)
+	return Path{c, names}, err
 }
 
 func (p Path) String() string { return strings.Join(append([]string{p.CID.String()}, p.Names...), "/") }

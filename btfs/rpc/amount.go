@@ -14,9 +14,6 @@ import (
 // counts. It is exact: 2^53 is passed by a fraction of a WBTT. The zero value is 0.
 type Amount struct{ n *big.Int } // never changed once it is set; nil is 0
 
-// maxDigits is more than a number of 256 bits has.
-const maxDigits = 78
-
 var (
 	errAmount = errors.New("not a whole number")
 	integer   = regexp.MustCompile(`^-?[0-9]{1,78}$`)

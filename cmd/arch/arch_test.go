@@ -60,6 +60,8 @@ var homes = map[string][]string{
 	"github.com/ipfs/go-cid":        {"btfs/..."},
 	"github.com/multiformats":       {"btfs/..."}, // multihash, which go-cid stands on
 	"github.com/klauspost":          {"btfs/unixfs"},
+	"github.com/libp2p":             {"btfs/..."}, // keys and peer ids
+	"google.golang.org/protobuf":    {"btfs/..."}, // its wire format
 	"github.com/spaolacci/murmur3":  {"btfs/unixfs"},
 	"github.com/urfave/cli":         {"cmd/btmount"},
 	"gopkg.in/natefinch":            {"cmd/btmount"},

@@ -23,10 +23,10 @@ import (
 func btfsCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "btfs",
-		Usage:     "look at objects of BTFS and get them, verified block by block, without a mount",
+		Usage:     "get objects of BTFS, verified block by block, without a mount; add, pin and rent",
 		ArgsUsage: "COMMAND",
-		Description: `CID[/path] is an object: Qm…/docs/a.txt, /btfs/Qm…/docs/a.txt or btfs://Qm…. Blocks come
-from the gateways and the node that you name, and none of them is believed: each block is
+		Description: `CID[/path] is an object: Qm…/docs/a.txt, /btfs/Qm…/docs/a.txt or btfs://Qm…; or a name of
+BTNS: btns://k51…/a.txt, or btns://example.org, whose DNSLink is looked up. Blocks come from the gateways and the node that you name, and none of them is believed: each block is
 held against its CID, and who sends other bytes is not asked again. There is no BTFS node
 in btmount yet, and objects of BTFS are not in the mount yet.`,
 		Subcommands: append([]*cli.Command{
@@ -109,8 +109,8 @@ func withObject(f func(ctx context.Context, a *btfsAsk) error) cli.ActionFunc {
 			return r.err
 		}
 		var err error
-		if a.path, err = btfs.ParsePath(c.Args().First()); err != nil {
-			return usage(err)
+		if a.path, err = objectPath(c.Context, c.Args().First(), cfg); err != nil {
+			return err
 		}
 		store, end, err := daemon.OpenBTFS(cfg)
 		if errors.Is(err, source.ErrNoSource) {
@@ -152,8 +152,8 @@ func (r *reader) btfsConfig() daemon.BTFSConfig {
 	}
 	return daemon.BTFSConfig{
 		Gateways: r.sources("btfs-gateway", r.list("btfs-gateway")...), Node: r.c.String("btfs-node"), Token: r.password("btfs-token-file"),
-		LookupTimeout: r.time("btfs-lookup-timeout"),
-		Bind:          r.c.String("bind"), Proxy: r.c.String("proxy"), ProxyPassword: r.password("proxy-password-file"),
+		LookupTimeout: r.time("btfs-lookup-timeout"), NodeTimeout: r.time("btfs-lookup-timeout"),
+		Bind: r.c.String("bind"), Proxy: r.c.String("proxy"), ProxyPassword: r.password("proxy-password-file"),
 		Logger: slog.New(slog.NewTextHandler(r.c.App.ErrWriter, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 }

@@ -292,7 +292,7 @@ func TestBTFSBadInput(t *testing.T) {
 		{"malformed", 2, []string{"ls", "Qmxyz", "--btfs-gateway", p.gateway}, []string{`"Qmxyz": not a CID`, "check"}},
 		{"unknown codec", 2, []string{"stat", "bafyreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy", "--btfs-gateway", p.gateway}, []string{"codec 0x71", "dag-pb or raw"}},
 		{"unknown hash", 2, []string{"stat", "bafkrwifz2b5rkx3gqkhr2z2zmmojtebtxhdbujcqhmtmlhrmgpgpnkjd6q", "--btfs-gateway", p.gateway}, []string{"hash keccak-256", "only sha2-256"}},
-		{"BTNS", 2, []string{"ls", "/btns/k51x", "--btfs-gateway", p.gateway}, []string{"BTNS", "give the CID"}},
+		{"BTNS", 1, []string{"ls", "/btns/k51x", "--btfs-gateway", p.gateway}, []string{"k51x", "not a peer id"}},
 		{"dots", 2, []string{"get", c + "/../x", "--btfs-gateway", p.gateway}, []string{"without . and .."}},
 		{"no source", 2, []string{"ls", c}, []string{"no source is named", "--btfs-gateway", "--btfs-node"}},
 		{"no URL", 2, []string{"ls", c, "--btfs-gateway", "gateway.example"}, []string{`--btfs-gateway "gateway.example"`, "http://"}},

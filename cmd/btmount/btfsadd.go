@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -78,7 +78,7 @@ func btfsAdd(ctx context.Context, a *nodeAsk) error {
 
 // notAdded says of an error of our disk what it is about.
 func notAdded(err error) error {
-	if strings.HasPrefix(err.Error(), "lstat ") || strings.HasPrefix(err.Error(), "open ") || strings.HasPrefix(err.Error(), "add ") {
+	if pe := (*os.PathError)(nil); errors.As(err, &pe) {
 		return fmt.Errorf("%w; it is not added", err)
 	}
 	if errors.Is(err, context.Canceled) {

@@ -34,6 +34,7 @@ cache of a mount keeps is another thing: btmount cache pin.`,
 			Name: "pins", Usage: "list what your node keeps because somebody pinned it",
 			Flags: nodeFlags(), Action: withNode(btfsPins),
 		},
+		nameCommand(),
 		{
 			Name: "node", Usage: "look at your own BTFS node, its storage and its money", ArgsUsage: "COMMAND",
 			Subcommands: []*cli.Command{
@@ -78,19 +79,15 @@ type nodeAsk struct {
 	err  io.Writer
 }
 
-// nodeConfig reads which node it is.
+// nodeConfig reads which node it is, if one is named.
 func (r *reader) nodeConfig() daemon.BTFSConfig {
 	cfg := daemon.BTFSConfig{
 		Node: r.c.String("btfs-node"), Token: r.password("btfs-token-file"), NodeTimeout: r.time("btfs-node-timeout"),
 		Bind: r.c.String("bind"), Proxy: r.c.String("proxy"), ProxyPassword: r.password("proxy-password-file"),
 	}
-	if cfg.Node == "" {
-		if r.err == nil {
-			r.err = usage(errors.New("your BTFS node is needed: name its RPC with --btfs-node, most often http://127.0.0.1:5001"))
-		}
-		return cfg
+	if cfg.Node != "" {
+		r.sources("btfs-node", cfg.Node)
 	}
-	r.sources("btfs-node", cfg.Node)
 	return cfg
 }
 
@@ -104,6 +101,9 @@ func withNode(f func(ctx context.Context, a *nodeAsk) error) cli.ActionFunc {
 		cfg := r.nodeConfig()
 		if r.err != nil {
 			return r.err
+		}
+		if cfg.Node == "" {
+			return usage(errors.New("your BTFS node is needed: name its RPC with --btfs-node, most often http://127.0.0.1:5001"))
 		}
 		node, end, err := daemon.OpenNode(cfg)
 		if err != nil {

@@ -1,8 +1,12 @@
 package daemon
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"time"
 
+	"github.com/btmount/btmount/btfs/names"
 	"github.com/btmount/btmount/btfs/rpc"
 	"github.com/btmount/btmount/fetch/swarm/network"
 )
@@ -26,4 +30,37 @@ func OpenNode(cfg BTFSConfig) (c *rpc.Client, end func(), err error) {
 		return nil, nil, fmt.Errorf("the address of the node: %w", err)
 	}
 	return c, client.Close, nil
+}
+
+// OpenNames makes what looks up names of BTNS, for one command. Domains are looked up as
+// the system looks up all, but behind a proxy, where that would tell the world of them:
+// there the node is asked, if there is one.
+func OpenNames(cfg BTFSConfig) (r *names.Resolver, end func(), err error) {
+	n, err := cfg.network()
+	if err != nil {
+		return nil, nil, err
+	}
+	end = func() {}
+	to := names.Config{NoDNS: errProxiedName}
+	if !n.Proxied() {
+		to.DNS = dns{n}
+	}
+	if cfg.Node != "" {
+		node, close, err := OpenNode(cfg)
+		if err != nil {
+			return nil, nil, err
+		}
+		to.Node, end = node, close
+	}
+	return names.New(to), end, nil
+}
+
+var errProxiedName = errors.New("a domain is not looked up behind a proxy, which cannot relay questions for TXT records; have your node do it, with --btfs-node, or give the peer id or the CID")
+
+// dns looks up TXT records. package net does not tell how long they may be kept.
+type dns struct{ n *network.Network }
+
+func (d dns) TXT(ctx context.Context, name string) ([]string, time.Duration, error) {
+	texts, err := d.n.LookupTXT(ctx, name)
+	return texts, 0, err
 }

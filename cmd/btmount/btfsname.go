@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/btmount/btmount/btfs"
+	"github.com/btmount/btmount/cmd/daemon"
+)
+
+func nameCommand() *cli.Command {
+	return &cli.Command{
+		Name: "name", Usage: "publish and look up names of BTNS", ArgsUsage: "COMMAND",
+		Subcommands: []*cli.Command{
+			{
+				Name: "publish", Usage: "let a name of your node's mean an object", ArgsUsage: "CID[/path]",
+				Description: `The node signs it with its own key, or with that of --key, and tells it to its network.
+That may take a minute. It holds for --lifetime, for as long as the node runs to repeat it.`,
+				Flags: nodeFlags(
+					stringFlag("key", "", "`NAME` of the node's key that signs it, as btfs key list shows them; the node's own if not given"),
+					stringFlag("lifetime", "24h", "the record is good for this `TIME`"),
+				),
+				Action: withNode(btfsPublish),
+			},
+			{
+				Name: "resolve", Usage: "tell which object a name stands for now", ArgsUsage: "NAME[/path]",
+				Description: `NAME is a peer id (16Uiu2…, k51…, Qm…) or a domain. Of a domain the TXT record dnslink=… is
+looked up, at _dnslink.NAME and at NAME, without any node. Of a peer id your node is asked,
+whose word is believed as it is yours: what it verified cannot be seen here. Behind --proxy
+domains are not looked up, but by your node.`,
+				Flags: nodeFlags(), Action: btfsResolve,
+			},
+		},
+	}
+}
+
+type btfsNamed struct {
+	Name   string `json:"name"`
+	Path   string `json:"path"`
+	Source string `json:"source,omitempty"`
+	TTL    int64  `json:"ttl,omitempty"` // seconds
+}
+
+func btfsPublish(ctx context.Context, a *nodeAsk) error {
+	if a.c.NArg() != 1 {
+		return usage(errors.New("one object is needed: btmount btfs name publish CID[/path]"))
+	}
+	p, err := btfs.ParsePath(a.c.Args().First())
+	if err != nil {
+		return usage(err)
+	}
+	lifetime := a.time("lifetime")
+	if a.reader.err != nil {
+		return a.reader.err
+	}
+	name, value, err := a.node.Publish(ctx, "/btfs/"+p.String(), a.c.String("key"), lifetime)
+	if err != nil {
+		return err
+	}
+	return a.answer(btfsNamed{Name: name, Path: value}, fmt.Sprintf("/btns/%s  %s", name, value))
+}
+
+// btfsResolve needs no node, but for peer ids.
+func btfsResolve(c *cli.Context) error {
+	if err := applyConfig(c); err != nil {
+		return err
+	}
+	r := &reader{c: c}
+	cfg := r.nodeConfig()
+	if r.err != nil {
+		return r.err
+	}
+	if c.NArg() != 1 {
+		return usage(errors.New("one name is needed: btmount btfs name resolve NAME"))
+	}
+	if _, err := btfs.ParseName(c.Args().First()); err != nil {
+		return usage(err)
+	}
+	resolver, end, err := daemon.OpenNames(cfg)
+	if err != nil {
+		return err
+	}
+	defer end()
+	got, err := resolver.Resolve(c.Context, c.Args().First())
+	if err != nil {
+		if c.Context.Err() != nil {
+			return errors.New("interrupted")
+		}
+		return err
+	}
+	a := &nodeAsk{json: c.Bool("json"), out: c.App.Writer}
+	path := "/btfs/" + got.Path.String()
+	return a.answer(btfsNamed{c.Args().First(), path, got.Source, int64(got.TTL.Round(time.Second) / time.Second)}, fmt.Sprintf("%s  (%s)", path, said[got.Source]))
+}
+
+var said = map[string]string{
+	"record":  "signed by its owner, verified",
+	"dnslink": "DNSLink",
+	"node":    "says your node",
+}
+
+// objectPath reads an object that is named by a CID, or looks up which one is.
+func objectPath(ctx context.Context, text string, cfg daemon.BTFSConfig) (p btfs.Path, err error) {
+	if !btfs.IsName(text) {
+		if p, err = btfs.ParsePath(text); err != nil {
+			err = usage(err)
+		}
+		return p, err
+	}
+	if _, err := btfs.ParseName(text); err != nil {
+		return p, usage(err)
+	}
+	resolver, end, err := daemon.OpenNames(cfg)
+	if err != nil {
+		return p, err
+	}
+	defer end()
+	ctx, cancel := context.WithTimeoutCause(ctx, cfg.LookupTimeout, fmt.Errorf("no answer within %v", cfg.LookupTimeout.Round(time.Millisecond)))
+	defer cancel()
+	got, err := resolver.Resolve(ctx, text)
+	return got.Path, err
+}
