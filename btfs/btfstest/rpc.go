@@ -52,6 +52,7 @@ type RPC struct {
 	renewals []string
 	names    map[string]string
 	quit     chan struct{}
+	more     chan struct{} // closed, and another, with each call
 }
 
 // Behaviour is what a test makes of the fake.
@@ -96,7 +97,7 @@ var steps = []string{"init", "submit", "contract", "contract:file-meta-signed", 
 func NewRPC(t testing.TB, s *Store) *RPC {
 	r := &RPC{
 		Node: &Node{Store: s}, t: t,
-		pins: map[string]string{}, sessions: map[string]*session{}, names: map[string]string{}, quit: make(chan struct{}),
+		pins: map[string]string{}, sessions: map[string]*session{}, names: map[string]string{}, quit: make(chan struct{}), more: make(chan struct{}),
 	}
 	r.Set(Behaviour{})
 	r.Commands = r.command
@@ -150,6 +151,8 @@ func (r *RPC) command(w http.ResponseWriter, q *http.Request, command string) bo
 	args.Del("token")
 	r.mu.Lock()
 	r.calls = append(r.calls, command+"?"+args.Encode())
+	close(r.more)
+	r.more = make(chan struct{})
 	how := r.how
 	r.mu.Unlock()
 	answer, answered := how.Answers[command]
@@ -402,4 +405,25 @@ func (a *adding) close(name string) error {
 		}
 	}
 	return nil
+}
+
+// Await waits until a command was asked for, after so many calls.
+func (r *RPC) Await(t testing.TB, after int, command string) {
+	t.Helper()
+	for {
+		r.mu.Lock()
+		more := r.more
+		for _, c := range r.calls[after:] {
+			if name, _, _ := strings.Cut(c, "?"); name == command {
+				r.mu.Unlock()
+				return
+			}
+		}
+		r.mu.Unlock()
+		select {
+		case <-more:
+		case <-t.Context().Done():
+			return
+		}
+	}
 }

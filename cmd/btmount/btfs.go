@@ -26,9 +26,10 @@ func btfsCommand() *cli.Command {
 		Usage:     "get objects of BTFS, verified block by block, without a mount; add, pin and rent",
 		ArgsUsage: "COMMAND",
 		Description: `CID[/path] is an object: Qm…/docs/a.txt, /btfs/Qm…/docs/a.txt or btfs://Qm…; or a name of
-BTNS: btns://k51…/a.txt, or btns://example.org, whose DNSLink is looked up. Blocks come from the gateways and the node that you name, and none of them is believed: each block is
-held against its CID, and who sends other bytes is not asked again. There is no BTFS node
-in btmount yet, and objects of BTFS are not in the mount yet.`,
+BTNS: btns://k51…/a.txt, or btns://example.org, whose DNSLink is looked up. Blocks come
+from the gateways and the node that you name, and none of them is believed: each is held
+against its CID, and who sends other bytes is not asked again. There is no BTFS node in
+btmount yet, and objects of BTFS are not in the mount yet.`,
 		Subcommands: append([]*cli.Command{
 			{
 				Name: "ls", Usage: "list the names in a directory; nothing below it is fetched", ArgsUsage: "CID[/path]",

@@ -10,10 +10,9 @@ import (
 
 // A name is published, resolved, and good for all that a CID is.
 func TestBTFSNames(t *testing.T) {
-	p := newNodePlace(t)
 	fixtures, store := btfstest.Fixtures(t)
+	p := newNodePlaceOf(t, store)
 	tree := btfstest.Named(t, fixtures, "tree").CID.String()
-	p.rpc.Store = store
 	const key = "k51qzi5uqu5dgutdk6i1ynyzgkqngpha5xpgia3a5qqp4jsh0u4csozksxel2r"
 	got := p.node("name", "publish", "/btfs/"+tree, "--key", "mine", "--lifetime", "48h")
 	if got.code != 0 || got.stdout != "/btns/mine  /btfs/"+tree+"\n" {

@@ -17,7 +17,7 @@ import (
 
 // nodeCommands are those that ask the user's own node to do something.
 func nodeCommands() []*cli.Command {
-	return []*cli.Command{
+	return append([]*cli.Command{
 		addCommand(),
 		{
 			Name: "pin", Usage: "have your node fetch an object and keep it", ArgsUsage: "CID...",
@@ -37,14 +37,14 @@ cache of a mount keeps is another thing: btmount cache pin.`,
 		nameCommand(),
 		{
 			Name: "node", Usage: "look at your own BTFS node, its storage and its money", ArgsUsage: "COMMAND",
-			Subcommands: []*cli.Command{
+			Subcommands: append([]*cli.Command{
 				{
 					Name: "status", Usage: "who and how your node is: id, version, mode, peers, disk",
 					Flags: nodeFlags(), Action: withNode(btfsNodeStatus),
 				},
-			},
+			}, moneyCommands()...),
 		},
-	}
+	}, rentCommands()...)
 }
 
 // nodeFlags are those of every command that asks the user's node.

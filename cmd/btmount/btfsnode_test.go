@@ -22,8 +22,10 @@ type nodePlace struct {
 	rpc   *btfstest.RPC
 }
 
-func newNodePlace(t *testing.T) *nodePlace {
-	p := &nodePlace{place: newPlace(t), store: btfstest.NewStore()}
+func newNodePlace(t *testing.T) *nodePlace { return newNodePlaceOf(t, btfstest.NewStore()) }
+
+func newNodePlaceOf(t *testing.T, s *btfstest.Store) *nodePlace {
+	p := &nodePlace{place: newPlace(t), store: s}
 	p.rpc = btfstest.NewRPC(t, p.store)
 	t.Cleanup(p.noKeys)
 	return p

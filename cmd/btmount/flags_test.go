@@ -222,6 +222,8 @@ func TestHelp(t *testing.T) {
 		"cache-evict": {"cache", "evict", "--help"}, "cache-verify": {"cache", "verify", "--help"}, "cache-limit": {"cache", "limit", "--help"},
 		"btfs": {"btfs"}, "btfs-ls": {"btfs", "ls", "--help"}, "btfs-stat": {"help", "btfs", "stat"}, "btfs-get": {"btfs", "get", "-h"}, "btfs-dag": {"btfs", "dag", "--help"},
 		"btfs-add": {"btfs", "add", "--help"}, "btfs-pin": {"btfs", "pin", "--help"}, "btfs-unpin": {"btfs", "unpin", "--help"}, "btfs-pins": {"btfs", "pins", "--help"},
+		"btfs-rent": {"btfs", "rent", "--help"}, "btfs-rentals": {"btfs", "rentals", "--help"}, "btfs-renew": {"btfs", "renew", "--help"},
+		"btfs-node-hosts": {"btfs", "node", "hosts", "--help"}, "btfs-node-contracts": {"btfs", "node", "contracts", "--help"}, "btfs-node-cheques": {"btfs", "node", "cheques", "--help"},
 		"btfs-name": {"btfs", "name"}, "btfs-name-publish": {"btfs", "name", "publish", "--help"}, "btfs-name-resolve": {"btfs", "name", "resolve", "--help"},
 		"btfs-node": {"btfs", "node"}, "btfs-node-status": {"help", "btfs", "node", "status"},
 	} {
