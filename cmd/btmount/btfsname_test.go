@@ -10,6 +10,7 @@ import (
 
 // A name is published, resolved, and good for all that a CID is.
 func TestBTFSNames(t *testing.T) {
+	t.Parallel()
 	fixtures, store := btfstest.Fixtures(t)
 	p := newNodePlaceOf(t, store)
 	tree := btfstest.Named(t, fixtures, "tree").CID.String()

@@ -61,6 +61,7 @@ func (p *nodePlace) noKeys() {
 }
 
 func TestBTFSAdd(t *testing.T) {
+	t.Parallel()
 	p := newNodePlace(t)
 	p.write("dir/a.txt", "hello\n")
 	p.write("dir/sub/b", strings.Repeat("b", 600<<10))
@@ -101,6 +102,7 @@ func TestBTFSAdd(t *testing.T) {
 }
 
 func TestBTFSAddBadInput(t *testing.T) {
+	t.Parallel()
 	p := newNodePlace(t)
 	file := p.write("file", "x")
 	if err := syscall.Mkfifo(p.path("fifo"), 0o600); err != nil {
@@ -143,6 +145,7 @@ func TestBTFSAddBadInput(t *testing.T) {
 
 // Ctrl-C says what was added before it.
 func TestBTFSAddIsInterrupted(t *testing.T) {
+	t.Parallel()
 	p := newNodePlace(t)
 	file := p.write("file", "x")
 	big := p.path("big")
@@ -161,6 +164,7 @@ func TestBTFSAddIsInterrupted(t *testing.T) {
 }
 
 func TestBTFSPins(t *testing.T) {
+	t.Parallel()
 	p := newNodePlace(t)
 	a, b := p.store.Leaf([]byte("a")).CID.String(), p.store.Leaf([]byte("b")).CID.String()
 	if got := p.node("pin", a, "/btfs/"+b); got.code != 0 || got.stdout != "pinned "+a+"\npinned "+b+"\n" {
@@ -185,6 +189,7 @@ func TestBTFSPins(t *testing.T) {
 }
 
 func TestBTFSNodeStatus(t *testing.T) {
+	t.Parallel()
 	p := newNodePlace(t)
 	got := p.node("node", "status")
 	for _, want := range []string{btfstest.PeerID, "4.1.0", "simple: it adds", "peers    3", "123456789 bytes of 10000000000"} {

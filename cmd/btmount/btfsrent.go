@@ -43,7 +43,7 @@ if btmount ends meanwhile, the rental goes on, and is not begun twice.`,
 			Description: `With --btfs-node each rental of that node that is not complete is asked for.`,
 			Flags: nodeFlags(
 				stateFlag(),
-				boolFlag("wait", "return when all of them are complete, and show how far they are"),
+				boolFlag("wait", "return when all of it is there, and show how far it is"),
 				stringFlag("forget", "", "strike the rental of this `ID` from the list; what it rents goes on"),
 			),
 			Action: btfsRentals,

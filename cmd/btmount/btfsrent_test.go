@@ -38,6 +38,7 @@ func (p *rentPlace) rentals(args ...string) (all []rent.Rental) {
 
 // The price comes first; nothing is spent without a limit, above it, or without a yes.
 func TestBTFSRentPrice(t *testing.T) {
+	t.Parallel()
 	fixtures, store := btfstest.Fixtures(t)
 	p := &rentPlace{nodePlace: newNodePlaceOf(t, store)}
 	p.rpc.Set(btfstest.Behaviour{Full: true})
@@ -101,6 +102,7 @@ func TestBTFSRentPrice(t *testing.T) {
 
 // A whole rental, step by step, and what is left of it.
 func TestBTFSRent(t *testing.T) {
+	t.Parallel()
 	p := newRentPlace(t)
 	got := p.node("rent", p.cid, "--days", "30", "--copies", "2", "--max", "1WBTT", "--yes")
 	for _, want := range []string{"limit   1 WBTT", "has begun: session 00000000-", ": contract, 0 of 3 shards complete", "shard 2 at " + btfstest.PeerID + ": wait-upload", "is complete: 3 shards, 0.000003 WBTT"} {
@@ -146,6 +148,7 @@ func TestBTFSRent(t *testing.T) {
 
 // What a node refuses costs nothing; what breaks off is told, whatever the node says.
 func TestBTFSRentFails(t *testing.T) {
+	t.Parallel()
 	p := newRentPlace(t)
 	got := p.node("rent", p.cid, "--days", "5", "--max", "1WBTT", "--yes")
 	if got.code != 1 || !strings.Contains(got.stderr, "invalid storage len. want: >= 30, got: 5") {
@@ -173,6 +176,7 @@ func TestBTFSRentFails(t *testing.T) {
 // btmount is killed at each point of a rental. However that goes, the object is not rented
 // twice by itself, and what is not known is told.
 func TestBTFSRentIsKilled(t *testing.T) {
+	t.Parallel()
 	p := newRentPlace(t)
 	kill := func(at string) {
 		t.Helper()
@@ -248,6 +252,7 @@ func TestBTFSRentIsKilled(t *testing.T) {
 }
 
 func TestBTFSNodeMoney(t *testing.T) {
+	t.Parallel()
 	p := newRentPlace(t)
 	const amount = "123456789.012345678901234567 WBTT"
 	for command, want := range map[string]string{
