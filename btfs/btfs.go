@@ -134,6 +134,3 @@ func (s *Store) Node(ctx context.Context, c cid.Cid) (n *unixfs.Node, size int, 
 	}
 	return n, len(b), err
 }
-
-// Block brings one block, verified.
-func (s *Store) Block(ctx context.Context, c cid.Cid) ([]byte, error) { return s.pool.Block(ctx, c) }

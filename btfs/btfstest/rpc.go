@@ -133,6 +133,9 @@ func (r *RPC) Sessions() int {
 	return len(r.sessions)
 }
 
+// SetToken is a login. It is before the first question.
+func (r *RPC) SetToken(token string) { r.Token = token }
+
 // SetName says what a name means.
 func (r *RPC) SetName(name, value string) {
 	r.mu.Lock()

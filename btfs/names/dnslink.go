@@ -17,9 +17,11 @@ type DNS interface {
 }
 
 const (
-	maxTexts = 100  // TXT records that are looked at
-	maxText  = 4096 // bytes of one
-	linkMark = "dnslink="
+	maxDomain = 253
+	maxLabel  = 63
+	maxTexts  = 100  // TXT records that are looked at
+	maxText   = 4096 // bytes of one
+	linkMark  = "dnslink="
 )
 
 // dnslink asks what a domain says that it stands for, and for how long.
@@ -66,4 +68,26 @@ func brief(err error) error {
 		return errors.New(de.Err)
 	}
 	return err
+}
+
+// isDomain reports whether a text can be looked up in DNS. Peer ids have no dots.
+func isDomain(text string) bool { return strings.Contains(text, ".") }
+
+// checkDomain returns an error unless a text is a domain. It has to be one of ASCII, as a
+// resolver sees no other.
+func checkDomain(text string) (string, error) {
+	name := strings.ToLower(strings.TrimSuffix(text, "."))
+	if len(name) > maxDomain {
+		return "", fmt.Errorf("%.24q…: a domain of %d characters; at most %d", text, len(name), maxDomain)
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		ok := label != "" && len(label) <= maxLabel
+		for _, c := range []byte(label) {
+			ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_')
+		}
+		if !ok {
+			return "", fmt.Errorf("%q: not a domain; one with other letters than a to z is written as xn--…", text)
+		}
+	}
+	return name, nil
 }

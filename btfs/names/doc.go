@@ -11,18 +11,13 @@
 // the user's own node says is believed too, as it is theirs: it verifies records itself,
 // but nothing of that can be seen. Each answer tells which of these it was.
 //
-// # Records
-//
-// BTNS has the records of IPNS version 1 (go-btns/pb/ipns.proto): a protobuf of value,
-// validity and signature, signed over value, validity and the word EOL. There is no version
-// 2 in BTFS, whose signature would cover sequence and TTL as well; so these two are only
-// hints, and the TTL is capped. Old records are replayed easily while they are valid: a
-// Resolver remembers the newest sequence that it saw of each name, and takes none below it.
+// Records of package btns are valid for long, and an old one is easily sent again: a Resolver
+// remembers the newest sequence that it saw of each name, and takes none below it.
 //
 // # Rejected
 //
 // A gateway's redirect or header for /btns/NAME: it cannot be verified, and gateways of
-// go-btfs do not serve the record itself (400). boxo/ipns: it takes only version 2. Asking
-// for a domain through a proxy's own lookups: SOCKS5 has none for TXT. So behind a proxy a
+// go-btfs do not serve the record itself (400). Asking for a
+// domain through a proxy's own lookups: SOCKS5 has none for TXT. So behind a proxy a
 // domain is looked up by the user's node, or not at all.
 package names

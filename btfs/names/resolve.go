@@ -12,11 +12,11 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/btmount/btmount/btfs"
+	"github.com/btmount/btmount/btfs/btns"
 )
 
 // Limits on what is remembered, and for how long.
 const (
-	MaxTTL     = time.Hour   // of a record, whatever it says
 	defaultTTL = time.Minute // of what says nothing, and of domains at most
 	maxKnown   = 4096        // names that are remembered
 	maxHops    = 8           // names that lead to names
@@ -94,7 +94,7 @@ func (r *Resolver) Resolve(ctx context.Context, text string) (Resolved, error) {
 	if err != nil {
 		return Resolved{}, err
 	}
-	out := Resolved{TTL: MaxTTL, Source: "record"}
+	out := Resolved{TTL: btns.MaxTTL, Source: "record"}
 	been := map[string]bool{}
 	for range maxHops {
 		id, name, err := canonical(n.Key)
@@ -139,7 +139,7 @@ func canonical(key string) (id peer.ID, name string, err error) {
 		name, err = checkDomain(key)
 		return "", name, err
 	}
-	id, err = ParseKey(key)
+	id, err = btns.ParseKey(key)
 	return id, string(id), err
 }
 
@@ -213,7 +213,7 @@ func (r *Resolver) key(ctx context.Context, id peer.ID) (known, time.Duration, e
 		failed = err
 	}
 	if r.cfg.Node != nil {
-		k, ttl, err := r.ask(ctx, FormatKey(id))
+		k, ttl, err := r.ask(ctx, btns.FormatKey(id))
 		if err != nil && failed != nil {
 			err = fmt.Errorf("%w; and %w", failed, err)
 		}
@@ -231,7 +231,7 @@ func (r *Resolver) record(ctx context.Context, id peer.ID) (known, time.Duration
 		return known{}, 0, err
 	}
 	now := r.cfg.Now()
-	rec, err := Verify(id, b, now)
+	rec, err := btns.Verify(id, b, now)
 	if err != nil {
 		return known{}, 0, fmt.Errorf("its record: %w", err)
 	}

@@ -23,45 +23,44 @@ type Parts struct {
 // ErrCopies says that copies were asked of what has its own.
 var ErrCopies = errors.New("it is Reed-Solomon, which has its spare shards in it; --copies is for what is not")
 
-// Blocks brings blocks, verified.
-type Blocks interface {
-	Node(ctx context.Context, c cid.Cid) (n *unixfs.Node, size int, err error)
-	unixfs.Blocks
-}
-
 // Survey looks at the blocks of an object and tells its parts: the shards of a Reed-Solomon
 // file or directory, or so many copies and one of the whole.
-func Survey(ctx context.Context, blocks Blocks, c cid.Cid, copies int) (p Parts, err error) {
+func Survey(ctx context.Context, blocks unixfs.Blocks, c cid.Cid, copies int) (p Parts, err error) {
 	o, err := unixfs.Open(ctx, blocks, c)
 	if err != nil {
 		return p, err
 	}
-	root, size, err := blocks.Node(ctx, c)
+	root, size, err := one(ctx, blocks, c)
 	if err != nil {
 		return p, err
 	}
 	if !strings.HasPrefix(o.Format, "Reed-Solomon") {
-		p.Shards = copies + 1
-		p.ShardSize, err = whole(root, size)
-		return p, err
+		return Parts{Shards: copies + 1, ShardSize: size}, nil
 	}
 	if copies > 0 {
 		return p, ErrCopies
 	}
-	coded, _, err := blocks.Node(ctx, root.Links[1].CID())
+	coded, _, err := one(ctx, blocks, root.Links[1].CID())
 	if err == nil && len(coded.Links) == 0 {
 		err = errors.New("it is Reed-Solomon without shards")
 	}
 	if err != nil {
 		return p, err
 	}
-	shard, size, err := blocks.Node(ctx, coded.Links[0].CID())
+	_, size, err = one(ctx, blocks, coded.Links[0].CID())
+	return Parts{Shards: len(coded.Links), ShardSize: size, ReedSolomon: true}, err
+}
+
+// one brings one block, and the size of it and of all that it says to lie below it.
+func one(ctx context.Context, blocks unixfs.Blocks, c cid.Cid) (n *unixfs.Node, size int64, err error) {
+	b, err := blocks.Block(ctx, c)
 	if err != nil {
-		return p, err
+		return nil, 0, err
 	}
-	p = Parts{Shards: len(coded.Links), ReedSolomon: true}
-	p.ShardSize, err = whole(shard, size)
-	return p, err
+	if n, err = unixfs.Decode(c, b); err == nil {
+		size, err = whole(n, len(b))
+	}
+	return n, size, err
 }
 
 // whole is the size of a block and of all that it says to lie below it.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ipfs/go-cid"
+
 	"github.com/btmount/btmount/btfs/source"
 )
 
@@ -73,8 +75,16 @@ func New(address, token string, do source.Doer, quiet time.Duration) (*Client, e
 	return &Client{n, quiet}, nil
 }
 
-// Node is the node itself, of which blocks can be asked.
-func (c *Client) Node() *source.Node { return c.node }
+// Block brings a block from the node, verified, or gives up after the client's time.
+func (c *Client) Block(ctx context.Context, id cid.Cid) ([]byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.quiet, &source.QuietError{For: c.quiet})
+	defer cancel()
+	b, err := c.node.Block(ctx, id, nil)
+	if err != nil {
+		err = fmt.Errorf("%s: block %s: %w", c.Name(), id, err)
+	}
+	return b, err
+}
 
 // Name is how the node is called in messages.
 func (c *Client) Name() string { return c.node.Name() }

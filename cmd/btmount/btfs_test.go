@@ -149,14 +149,14 @@ func noTerminal(t *testing.T, err error) {
 	t.Skip(err)
 }
 
-// On a terminal a bar shows how far it is, and is gone in the end.
-func TestBTFSGetOnATerminal(t *testing.T) {
-	p := newBTFSPlace(t)
+// newTerminal makes a terminal, and returns what a user and what a program has of it.
+func newTerminal(t *testing.T) (ptmx, tty *os.File) {
+	t.Helper()
 	ptmx, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
 		noTerminal(t, err)
 	}
-	defer ptmx.Close()
+	t.Cleanup(func() { ptmx.Close() })
 	n, err := unix.IoctlGetInt(int(ptmx.Fd()), unix.TIOCGPTN)
 	if err == nil {
 		err = unix.IoctlSetPointerInt(int(ptmx.Fd()), unix.TIOCSPTLCK, 0)
@@ -167,10 +167,17 @@ func TestBTFSGetOnATerminal(t *testing.T) {
 	if err != nil {
 		noTerminal(t, err)
 	}
-	tty, err := os.OpenFile(fmt.Sprint("/dev/pts/", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	tty, err = os.OpenFile(fmt.Sprint("/dev/pts/", n), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		noTerminal(t, err)
 	}
+	return ptmx, tty
+}
+
+// On a terminal a bar shows how far it is, and is gone in the end.
+func TestBTFSGetOnATerminal(t *testing.T) {
+	p := newBTFSPlace(t)
+	ptmx, tty := newTerminal(t)
 	var drawn bytes.Buffer
 	seen, read := make(chan struct{}), make(chan struct{})
 	go func() { // ends when nobody has the terminal open
@@ -200,7 +207,7 @@ func TestBTFSGetOnATerminal(t *testing.T) {
 	}})
 	cmd := p.command("btfs", "get", root, "--to", p.path("tree"), "--btfs-gateway", slow)
 	cmd.Stderr = tty
-	err = cmd.Run()
+	err := cmd.Run()
 	tty.Close()
 	<-read
 	if err != nil || !strings.Contains(drawn.String(), "got ") {

@@ -32,7 +32,7 @@ That may take a minute. It holds for --lifetime, for as long as the node runs to
 looked up, at _dnslink.NAME and at NAME, without any node. Of a peer id your node is asked,
 whose word is believed as it is yours: what it verified cannot be seen here. Behind --proxy
 domains are not looked up, but by your node.`,
-				Flags: nodeFlags(), Action: btfsResolve,
+				Flags: nodeFlags(), Action: nodeFree(btfsResolve),
 			},
 		},
 	}
@@ -65,36 +65,25 @@ func btfsPublish(ctx context.Context, a *nodeAsk) error {
 }
 
 // btfsResolve needs no node, but for peer ids.
-func btfsResolve(c *cli.Context) error {
-	if err := applyConfig(c); err != nil {
-		return err
-	}
-	r := &reader{c: c}
-	cfg := r.nodeConfig()
-	if r.err != nil {
-		return r.err
-	}
-	if c.NArg() != 1 {
+func btfsResolve(ctx context.Context, a *nodeAsk) error {
+	if a.c.NArg() != 1 {
 		return usage(errors.New("one name is needed: btmount btfs name resolve NAME"))
 	}
-	if _, err := btfs.ParseName(c.Args().First()); err != nil {
+	name := a.c.Args().First()
+	if _, err := btfs.ParseName(name); err != nil {
 		return usage(err)
 	}
-	resolver, end, err := daemon.OpenNames(cfg)
+	resolver, end, err := daemon.OpenNames(a.cfg)
 	if err != nil {
 		return err
 	}
 	defer end()
-	got, err := resolver.Resolve(c.Context, c.Args().First())
+	got, err := resolver.Resolve(ctx, name)
 	if err != nil {
-		if c.Context.Err() != nil {
-			return errors.New("interrupted")
-		}
 		return err
 	}
-	a := &nodeAsk{json: c.Bool("json"), out: c.App.Writer}
 	path := "/btfs/" + got.Path.String()
-	return a.answer(btfsNamed{c.Args().First(), path, got.Source, int64(got.TTL.Round(time.Second) / time.Second)}, fmt.Sprintf("%s  (%s)", path, said[got.Source]))
+	return a.answer(btfsNamed{name, path, got.Source, int64(got.TTL.Round(time.Second) / time.Second)}, fmt.Sprintf("%s  (%s)", path, said[got.Source]))
 }
 
 var said = map[string]string{

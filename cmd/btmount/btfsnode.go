@@ -72,7 +72,7 @@ const (
 // nodeAsk is one question to the user's node.
 type nodeAsk struct {
 	*reader
-	node *rpc.Client
+	node *rpc.Client // nil if none is named
 	cfg  daemon.BTFSConfig
 	json bool
 	out  io.Writer
@@ -91,31 +91,41 @@ func (r *reader) nodeConfig() daemon.BTFSConfig {
 	return cfg
 }
 
-// withNode reads the flags that all of these commands have.
-func withNode(f func(ctx context.Context, a *nodeAsk) error) cli.ActionFunc {
+// nodeFree reads the flags that all of these commands have, without asking for a node.
+func nodeFree(f func(ctx context.Context, a *nodeAsk) error) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		if err := applyConfig(c); err != nil {
 			return err
 		}
 		r := &reader{c: c}
-		cfg := r.nodeConfig()
+		a := &nodeAsk{reader: r, cfg: r.nodeConfig(), json: c.Bool("json"), out: c.App.Writer, err: c.App.ErrWriter}
 		if r.err != nil {
 			return r.err
 		}
-		if cfg.Node == "" {
-			return usage(errors.New("your BTFS node is needed: name its RPC with --btfs-node, most often http://127.0.0.1:5001"))
+		if a.cfg.Node != "" {
+			node, end, err := daemon.OpenNode(a.cfg)
+			if err != nil {
+				return err
+			}
+			defer end()
+			a.node = node
 		}
-		node, end, err := daemon.OpenNode(cfg)
-		if err != nil {
-			return err
-		}
-		defer end()
-		err = f(c.Context, &nodeAsk{reader: r, node: node, cfg: cfg, json: c.Bool("json"), out: c.App.Writer, err: c.App.ErrWriter})
+		err := f(c.Context, a)
 		if errors.Is(err, context.Canceled) && c.Context.Err() != nil {
 			return errors.New("interrupted")
 		}
 		return err
 	}
+}
+
+// withNode is nodeFree for commands that cannot do without a node.
+func withNode(f func(ctx context.Context, a *nodeAsk) error) cli.ActionFunc {
+	return nodeFree(func(ctx context.Context, a *nodeAsk) error {
+		if a.node == nil {
+			return usage(errors.New("your BTFS node is needed: name its RPC with --btfs-node, most often http://127.0.0.1:5001"))
+		}
+		return f(ctx, a)
+	})
 }
 
 // some reads arguments of which there is at least one.

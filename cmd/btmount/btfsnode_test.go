@@ -209,3 +209,31 @@ func TestBTFSNodeStatus(t *testing.T) {
 		}
 	}
 }
+
+// A token opens a node that is asked at another address than its config has, and is not
+// told to anybody else.
+func TestBTFSNodeToken(t *testing.T) {
+	t.Parallel()
+	p := newNodePlace(t)
+	p.rpc.SetToken("secret-token")
+	localhost := strings.Replace(p.rpc.URL, "127.0.0.1", "localhost", 1)
+	good, bad := p.write("good", "secret-token\n"), p.write("bad", "bad-secret\n")
+	ask := func(token string) outcome {
+		return p.run("btfs", "node", "status", "--btfs-node", localhost, "--btfs-token-file", token)
+	}
+	if got := ask(good); got.code != 0 || strings.Contains(got.stdout+got.stderr, "secret-token") {
+		t.Errorf("%+v", got)
+	}
+	got := ask(bad)
+	holdsOneLine(t, got, []string{"does not take the token", "--btfs-token-file"})
+	if strings.Contains(got.stderr, "bad-secret") {
+		t.Error("the token is told")
+	}
+	p.rpc.Set(btfstest.Behaviour{Fails: map[string]string{"version": "bad token secret-token"}})
+	if got := ask(good); got.code != 1 || strings.Contains(got.stderr, "secret-token") {
+		t.Errorf("%+v", got)
+	}
+	if got := p.run("btfs", "rentals"); got.code != 0 {
+		t.Errorf("%+v", got)
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,7 +17,6 @@ import (
 	"github.com/btmount/btmount/btfs"
 	"github.com/btmount/btmount/btfs/rent"
 	"github.com/btmount/btmount/btfs/rpc"
-	"github.com/btmount/btmount/cmd/daemon"
 )
 
 func rentCommands() []*cli.Command {
@@ -46,7 +44,7 @@ if btmount ends meanwhile, the rental goes on, and is not begun twice.`,
 				boolFlag("wait", "return when all of it is there, and show how far it is"),
 				stringFlag("forget", "", "strike the rental of this `ID` from the list; what it rents goes on"),
 			),
-			Action: btfsRentals,
+			Action: nodeFree(btfsRentals),
 		},
 		{
 			Name: "renew", Usage: "pay the hosts of an object for more days", ArgsUsage: "CID|ID",
@@ -207,15 +205,7 @@ func (a *nodeAsk) plan(ctx context.Context, o btfs.Path, s spending, copies int)
 	if err != nil {
 		return rent.Plan{}, err
 	}
-	cfg := a.cfg
-	cfg.LookupTimeout = cfg.NodeTimeout
-	cfg.Logger = slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	store, end, err := daemon.OpenBTFS(cfg)
-	if err != nil {
-		return rent.Plan{}, err
-	}
-	defer end()
-	parts, err := rent.Survey(ctx, store, o.CID, copies)
+	parts, err := rent.Survey(ctx, a.node, o.CID, copies)
 	if err != nil {
 		return rent.Plan{}, fmt.Errorf("%s: %w", o, err)
 	}
@@ -318,34 +308,21 @@ func (a *nodeAsk) progress(r rent.Rental, s rpc.Session, was map[string]string) 
 }
 
 // btfsRentals needs no node to list what was written down.
-func btfsRentals(c *cli.Context) error {
-	if err := applyConfig(c); err != nil {
-		return err
-	}
-	r := &reader{c: c}
-	cfg := r.nodeConfig()
-	ledger, err := r.ledger()
+func btfsRentals(ctx context.Context, a *nodeAsk) error {
+	ledger, err := a.ledger()
 	if err != nil {
 		return err
 	}
-	if id := c.String("forget"); id != "" {
-		return ledger.Forget(id)
-	}
-	a := &nodeAsk{reader: r, cfg: cfg, json: c.Bool("json"), out: c.App.Writer, err: c.App.ErrWriter}
 	if err := a.none(); err != nil {
 		return err
 	}
-	if cfg.Node != "" {
-		node, end, err := daemon.OpenNode(cfg)
-		if err != nil {
-			return err
-		}
-		defer end()
-		a.node = node
-	} else if c.Bool("wait") {
+	if id := a.c.String("forget"); id != "" {
+		return ledger.Forget(id)
+	}
+	if a.node == nil && a.c.Bool("wait") {
 		return usage(errors.New("--wait: name the node that they are at, with --btfs-node"))
 	}
-	return a.rentals(c.Context, ledger)
+	return a.rentals(ctx, ledger)
 }
 
 func (a *nodeAsk) rentals(ctx context.Context, l *rent.Ledger) error {

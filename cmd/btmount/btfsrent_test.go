@@ -100,6 +100,28 @@ func TestBTFSRentPrice(t *testing.T) {
 	}
 }
 
+// On a terminal it is asked whether to spend it, and only yes is yes.
+func TestBTFSRentAsks(t *testing.T) {
+	t.Parallel()
+	p := newRentPlace(t)
+	for answer, code := range map[string]int{"\n": 1, "n\n": 1, "yess\n": 1, "Y\n": 0} {
+		ptmx, tty := newTerminal(t)
+		cmd := p.command(p.args("rent", p.cid, "--max", "1WBTT")...)
+		cmd.Stdin = tty
+		if _, err := ptmx.WriteString(answer); err != nil {
+			t.Fatal(err)
+		}
+		got := p.finish(cmd)
+		tty.Close()
+		if got.code != code || !strings.Contains(got.stderr, "Rent it? [y/N] ") || code == 1 && !strings.Contains(got.stderr, "nothing was spent") {
+			t.Errorf("%q: %+v", answer, got)
+		}
+	}
+	if n := p.rpc.Count("storage/upload"); n != 1 {
+		t.Errorf("%d rentals", n)
+	}
+}
+
 // A whole rental, step by step, and what is left of it.
 func TestBTFSRent(t *testing.T) {
 	t.Parallel()

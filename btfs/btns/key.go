@@ -1,19 +1,14 @@
-package names
+package btns
 
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multihash"
 )
 
-const (
-	maxKey    = 128 // characters of a peer id
-	maxDomain = 253
-	maxLabel  = 63
-)
+const maxKey = 128 // characters of a peer id
 
 // ParseKey reads a peer id as people write it: base58 (16Uiu2…, 12D3…, Qm…), or a CID of
 // codec libp2p-key in any base (k51…, bafz…).
@@ -45,26 +40,4 @@ func FormatKey(id peer.ID) string {
 		return id.String()
 	}
 	return s
-}
-
-// isDomain reports whether a text can be looked up in DNS. Peer ids have no dots.
-func isDomain(text string) bool { return strings.Contains(text, ".") }
-
-// checkDomain returns an error unless a text is a domain. It has to be one of ASCII, as a
-// resolver sees no other.
-func checkDomain(text string) (string, error) {
-	name := strings.ToLower(strings.TrimSuffix(text, "."))
-	if len(name) > maxDomain {
-		return "", fmt.Errorf("%.24q…: a domain of %d characters; at most %d", text, len(name), maxDomain)
-	}
-	for label := range strings.SplitSeq(name, ".") {
-		ok := label != "" && len(label) <= maxLabel
-		for _, c := range []byte(label) {
-			ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_')
-		}
-		if !ok {
-			return "", fmt.Errorf("%q: not a domain; one with other letters than a to z is written as xn--…", text)
-		}
-	}
-	return name, nil
 }

@@ -1,4 +1,4 @@
-package names
+package btns
 
 import (
 	"bytes"
@@ -11,8 +11,11 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// MaxRecord is how many bytes a record may have: as much as libp2p takes of one of IPNS.
-const MaxRecord = 10 << 10
+// Limits on records.
+const (
+	MaxRecord = 10 << 10  // bytes: as many as libp2p takes of one of IPNS
+	MaxTTL    = time.Hour // whatever it says
+)
 
 // prefix of the key of a record in the DHT; the bytes of the peer id follow it.
 const prefix = "/btns/"
