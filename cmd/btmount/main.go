@@ -3,7 +3,7 @@
 //	btmount mount MOUNTPOINT SOURCE...    until Ctrl-C
 //	btmount unmount MOUNTPOINT
 //	btmount cache COMMAND                 asks the daemon of a mount
-//	btmount btfs COMMAND CID[/path]       asks gateways and nodes of BTFS
+//	btmount btfs COMMAND CID[/path]       asks gateways and nodes of BTFS, or a node of one's own
 //	btmount seed PATH
 //	btmount demo
 //
