@@ -37,7 +37,7 @@ func (s State) Open() bool { return s == Asking || s == Unknown || s == Running 
 type Rental struct {
 	ID      string     `json:"id"`
 	Kind    string     `json:"kind"` // rent or renew
-	Node    string     `json:"node"` // its address
+	Node    string     `json:"node"` // its peer id
 	CID     string     `json:"cid"`
 	Days    int        `json:"days"`
 	Shards  int        `json:"shards"`

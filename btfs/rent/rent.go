@@ -26,7 +26,7 @@ func (p *Plan) line(kind, node string, limit rpc.Amount) Rental {
 	}
 }
 
-// Rent asks a node for a rental within a limit, once. node is its address. The error is
+// Rent asks a node for a rental within a limit, once. node is its peer id. The error is
 // nil only if it has a session; what is known in the other cases stands in the rental.
 func (l *Ledger) Rent(ctx context.Context, n Node, node string, p Plan, limit rpc.Amount, again bool) (Rental, error) {
 	return l.ask(p, "rent", node, limit, again, func(e *Entry) error {

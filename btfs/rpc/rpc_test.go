@@ -241,3 +241,40 @@ func TestEndless(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A node that sends elsewhere is not followed with what it was trusted with.
+func TestSendsElsewhere(t *testing.T) {
+	asked := make(chan string, 1)
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.URL.String()
+		_, _ = w.Write([]byte(`{"Version":"4.1.0"}`))
+	}))
+	defer other.Close()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, other.URL+"/x", http.StatusFound)
+	}))
+	defer s.Close()
+	_, err := client(t, s.URL, "secret-token").Version(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "it sends to") || strings.Contains(err.Error(), "secret-token") {
+		t.Error(err)
+	}
+	if got := <-asked; strings.Contains(got, "secret-token") {
+		t.Errorf("the token was told: %s", got)
+	}
+}
+
+// What is added by a relative path has the name of its folder.
+func TestAddHere(t *testing.T) {
+	node := btfstest.NewRPC(t, btfstest.NewStore())
+	dir := write(t, map[string]string{"place/a": "hello\n", "place/b/c": "x"})
+	t.Chdir(filepath.Join(dir, "place", "b"))
+	for _, path := range []string{"..", "../", "../b/..", filepath.Join(dir, "place")} {
+		a, err := client(t, node.URL, "").Add(t.Context(), path, AddOptions{}, nil)
+		if err != nil || a.Names != 4 {
+			t.Errorf("%s: %+v, %v", path, a, err)
+		}
+	}
+	if n, err := Measure(t.Context(), "..", false); n != 7 || err != nil {
+		t.Error(n, err)
+	}
+}

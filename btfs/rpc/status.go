@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/btmount/btmount/btfs/source"
 )
@@ -32,16 +33,24 @@ func (c *Client) Version(ctx context.Context) (string, error) {
 	return string(v.Version), err
 }
 
+// ID asks for the node's peer id, which is the same at whatever address it is asked.
+func (c *Client) ID(ctx context.Context) (string, error) {
+	var id struct{ ID Text }
+	err := c.call(ctx, &id, source.Call{Command: "id"})
+	if err == nil && id.ID == "" {
+		err = fmt.Errorf("%s: id: it does not say who it is", c.Name())
+	}
+	return string(id.ID), err
+}
+
 // Status asks a node about itself. What it does not offer is left out.
 func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	if s.Version, err = c.Version(ctx); err != nil {
 		return s, err
 	}
-	var id struct{ ID Text }
-	if err := c.call(ctx, &id, source.Call{Command: "id"}); err != nil {
+	if s.ID, err = c.ID(ctx); err != nil {
 		return s, err
 	}
-	s.ID = string(id.ID)
 	var peers struct{ Peers []struct{} }
 	if err := c.call(ctx, &peers, source.Call{Command: "swarm/peers"}); err != nil {
 		s.note(err)

@@ -177,7 +177,14 @@ func btfsRent(ctx context.Context, a *nodeAsk) error {
 	if err != nil {
 		return err
 	}
-	r, err := ledger.Rent(ctx, a.node, a.cfg.Node, plan, s.limit, a.c.Bool("again"))
+	who, err := a.node.ID(ctx)
+	if err != nil {
+		return err
+	}
+	if !a.json {
+		fmt.Fprintln(a.out, "your node looks for hosts, which may take minutes")
+	}
+	r, err := ledger.Rent(ctx, a.node, who, plan, s.limit, a.c.Bool("again"))
 	if err != nil {
 		return a.afterwards(ctx, r, err)
 	}
@@ -331,8 +338,14 @@ func (a *nodeAsk) rentals(ctx context.Context, l *rent.Ledger) error {
 		return err
 	}
 	var failed severalErrors
+	who := ""
+	if a.node != nil {
+		if who, err = a.node.ID(ctx); err != nil {
+			failed = append(failed, err)
+		}
+	}
 	for i, r := range all {
-		if a.node == nil || r.Node != a.cfg.Node || r.State != rent.Running {
+		if who == "" || r.Node != who || r.State != rent.Running {
 			continue
 		}
 		if a.c.Bool("wait") {
@@ -363,13 +376,34 @@ func (a *nodeAsk) rentals(ctx context.Context, l *rent.Ledger) error {
 	})
 	for _, r := range all {
 		if r.State == rent.Unknown && !a.json {
-			fmt.Fprintf(a.err, "btmount: rental %s: the node was asked and its answer was not heard, so it may be rented and paid: look at btmount btfs node contracts, then strike it out with --forget %s\n", r.ID, r.ID)
+			fmt.Fprintf(a.err, "btmount: rental %s: the node was asked and its answer was not heard, so it may be rented and paid%s; strike it out with --forget %s\n", r.ID, a.evidence(ctx, r, who), r.ID)
 		}
 	}
 	if err == nil && failed != nil {
 		err = failed
 	}
 	return err
+}
+
+// evidence is what the node shows of an object of which nobody knows whether it is rented.
+func (a *nodeAsk) evidence(ctx context.Context, r rent.Rental, who string) string {
+	if who == r.Node {
+		if shown, err := a.contracts(ctx, r.CID); err == nil {
+			return fmt.Sprintf(": it shows %s of this object, of whenever", count(shown, "contract"))
+		}
+	}
+	return ": look at btmount btfs node contracts"
+}
+
+// contracts counts the contracts that the node shows of an object.
+func (a *nodeAsk) contracts(ctx context.Context, id string) (shown int, err error) {
+	all, err := a.node.Contracts(ctx, "renter")
+	for _, k := range all {
+		if string(k.FileHash) == id {
+			shown++
+		}
+	}
+	return shown, err
 }
 
 func btfsRenew(ctx context.Context, a *nodeAsk) error {
@@ -381,6 +415,10 @@ func btfsRenew(ctx context.Context, a *nodeAsk) error {
 		return usage(errors.New("one object is needed: btmount btfs renew CID|ID"))
 	}
 	ledger, err := a.ledger()
+	if err != nil {
+		return err
+	}
+	who, err := a.node.ID(ctx)
 	if err != nil {
 		return err
 	}
@@ -399,7 +437,7 @@ func btfsRenew(ctx context.Context, a *nodeAsk) error {
 		return usage(fmt.Errorf("%w; or give the id of a rental, see btmount btfs rentals", err))
 	}
 	for _, r := range all {
-		if r.CID == o.CID.String() && r.Node == a.cfg.Node && r.Kind == "rent" && r.State != rent.Failed {
+		if r.CID == o.CID.String() && r.Node == who && r.Kind == "rent" && r.State != rent.Failed {
 			shards += r.Shards
 		}
 	}
@@ -407,15 +445,9 @@ func btfsRenew(ctx context.Context, a *nodeAsk) error {
 	if err != nil {
 		return err
 	}
-	contracts, err := a.node.Contracts(ctx, "renter")
+	shown, err := a.contracts(ctx, o.CID.String())
 	if err != nil {
 		return err
-	}
-	shown := 0
-	for _, k := range contracts {
-		if string(k.FileHash) == o.CID.String() {
-			shown++
-		}
 	}
 	plan.Shards = max(plan.Shards, shards, shown)
 	plan.Total = plan.Each.Times(rpc.Units(int64(plan.Shards)))
@@ -423,7 +455,7 @@ func btfsRenew(ctx context.Context, a *nodeAsk) error {
 	if err != nil || !yes {
 		return err
 	}
-	r, err := ledger.Renew(ctx, a.node, a.cfg.Node, plan, s.limit, a.c.Bool("again"))
+	r, err := ledger.Renew(ctx, a.node, who, plan, s.limit, a.c.Bool("again"))
 	if err != nil {
 		return a.afterwards(ctx, r, err)
 	}

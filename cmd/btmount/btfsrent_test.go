@@ -236,10 +236,12 @@ func TestBTFSRentIsKilled(t *testing.T) {
 	if len(all) != 1 || all[0].State != rent.Unknown || p.rpc.Sessions() != 1 {
 		t.Fatalf("while the node was asked: %+v", all)
 	}
-	if got := p.node("rentals"); got.code != 0 || !strings.Contains(got.stderr, "its answer was not heard") {
+	if got := p.node("rentals"); got.code != 0 || !strings.Contains(got.stderr, "its answer was not heard") || !strings.Contains(got.stderr, "it shows 1 contract of this object") {
 		t.Errorf("%+v", got)
 	}
-	got := p.node("rent", p.cid, "--max", "1WBTT", "--yes")
+	p.rpc.SetToken("t") // the same node at another address is the same node
+	other := []string{"btfs", "rent", p.cid, "--max", "1WBTT", "--yes", "--btfs-node", strings.Replace(p.rpc.URL, "127.0.0.1", "localhost", 1), "--btfs-token-file", p.write("token", "t\n")}
+	got := p.run(other...)
 	if got.code != 1 || !strings.Contains(got.stderr, "the node's answer was not heard") || !strings.Contains(got.stderr, "--again") || p.rpc.Sessions() != 1 {
 		t.Errorf("%+v", got)
 	}

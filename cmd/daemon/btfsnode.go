@@ -32,27 +32,36 @@ func OpenNode(cfg BTFSConfig) (c *rpc.Client, end func(), err error) {
 	return c, client.Close, nil
 }
 
-// OpenNames makes what looks up names of BTNS, for one command. Domains are looked up as
-// the system looks up all, but behind a proxy, where that would tell the world of them:
-// there the node is asked, if there is one.
+// OpenNames makes what looks up names of BTNS, for one command.
 func OpenNames(cfg BTFSConfig) (r *names.Resolver, end func(), err error) {
 	n, err := cfg.network()
 	if err != nil {
 		return nil, nil, err
 	}
-	end = func() {}
+	client := n.Client(network.Download, network.Typed)
+	if r, err = cfg.names(n, client); err != nil {
+		client.Close()
+		return nil, nil, err
+	}
+	return r, client.Close, nil
+}
+
+// names makes what looks up names. Domains are looked up as the system looks up all, but
+// behind a proxy, where that would tell the world of them: there the node is asked, if
+// there is one.
+func (cfg BTFSConfig) names(n *network.Network, client *network.Client) (*names.Resolver, error) {
 	to := names.Config{NoDNS: errProxiedName}
 	if !n.Proxied() {
 		to.DNS = dns{n}
 	}
 	if cfg.Node != "" {
-		node, close, err := OpenNode(cfg)
+		node, err := rpc.New(cfg.Node, cfg.Token, client, cfg.NodeTimeout)
 		if err != nil {
-			return nil, nil, err
+			return nil, fmt.Errorf("the address of the node: %w", err)
 		}
-		to.Node, end = node, close
+		to.Node = node
 	}
-	return names.New(to), end, nil
+	return names.New(to), nil
 }
 
 var errProxiedName = errors.New("a domain is not looked up behind a proxy, which cannot relay questions for TXT records; have your node do it, with --btfs-node, or give the peer id or the CID")
