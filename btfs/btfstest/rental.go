@@ -1,11 +1,13 @@
 package btfstest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/ipfs/go-cid"
 )
@@ -67,10 +69,18 @@ func (r *RPC) upload(w http.ResponseWriter, q *http.Request) {
 		r.fail(w, fmt.Sprintf("invalid storage len. want: >= 30, got: %d", days))
 		return
 	}
-	copies, _ := strconv.Atoi(args.Get("copy"))
+	shards := r.shards(q.Context(), c)
+	if shards == 0 { // not Reed-Solomon
+		copies, _ := strconv.Atoi(args.Get("copy"))
+		shards = copies + 1
+	}
+	if args.Get("host-select-mode") == "custom" && strings.Count(args.Get("host-selection"), ",")+1 != shards {
+		r.fail(w, "custom mode hosts length must match shard hashes length")
+		return
+	}
 	r.mu.Lock()
 	id := fmt.Sprintf("00000000-0000-4000-8000-%012d", len(r.sessions)+1)
-	r.sessions[id] = &session{cid: c.String(), shards: copies + 1}
+	r.sessions[id] = &session{cid: c.String(), shards: shards}
 	r.mu.Unlock()
 	if f := r.behaviour().OnUpload; f != nil {
 		f()
@@ -78,6 +88,19 @@ func (r *RPC) upload(w http.ResponseWriter, q *http.Request) {
 	if q.Context().Err() == nil {
 		answer(w, map[string]any{"ID": id})
 	}
+}
+
+// shards counts those of a Reed-Solomon object; 0 if it is none.
+func (r *RPC) shards(ctx context.Context, c cid.Cid) int {
+	root, err := r.Block(ctx, c)
+	if links := linksOf(root); err == nil && len(links) == 2 {
+		head, _ := r.Block(ctx, links[0])
+		coded, _ := r.Block(ctx, links[1])
+		if bytes.Contains(head, []byte(`"NumData":`)) {
+			return len(linksOf(coded))
+		}
+	}
+	return 0
 }
 
 func (r *RPC) status(w http.ResponseWriter, id string) {

@@ -107,6 +107,8 @@ func TestRentEnds(t *testing.T) {
 		err  error
 		want State
 	}{
+		"a proxy": {&source.RefusedError{Status: 502}, Unknown}, "no word": {&source.RefusedError{Status: 500}, Unknown},
+		"no token": {&source.RefusedError{Status: 401}, Failed}, "too late": {&source.RefusedError{Status: 500, Said: "context deadline exceeded"}, Unknown},
 		"refused": {refused, Failed}, "unknown command": {&rpc.UnknownCommandError{}, Failed}, "late": {late, Unknown},
 		"hung up": {errors.New("it hung up"), Unknown}, "interrupted": {context.Canceled, Unknown}, "silent": {&source.QuietError{}, Unknown},
 	} {

@@ -89,12 +89,24 @@ func (c *Client) Block(ctx context.Context, id cid.Cid) ([]byte, error) {
 // Name is how the node is called in messages.
 func (c *Client) Name() string { return c.node.Name() }
 
-// Refused reports whether an error is the node's word that it did not do what it was asked.
-// Any other error of a call leaves that open.
+// Refused reports whether an error is the node's own word that it did not do what it was
+// asked. Any other leaves that open: what stands before a node may say 502 when the node is
+// still at work, and a node whose time is over may have done it.
 func Refused(err error) bool {
+	if u := (*UnknownCommandError)(nil); errors.As(err, &u) {
+		return true
+	}
 	e := (*source.RefusedError)(nil)
-	u := (*UnknownCommandError)(nil)
-	return errors.As(err, &e) && e.Status != http.StatusOK || errors.As(err, &u)
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusMethodNotAllowed:
+		return true
+	case http.StatusInternalServerError, http.StatusBadRequest:
+		return e.Said != "" && !strings.Contains(e.Said, "deadline exceeded") && !strings.Contains(e.Said, "context canceled")
+	}
+	return false
 }
 
 // call asks, and decodes one answer of JSON into the fields of v.

@@ -168,6 +168,25 @@ func TestBTFSRent(t *testing.T) {
 	}
 }
 
+// All shards of a Reed-Solomon object, at the hosts that the user names.
+func TestBTFSRentShards(t *testing.T) {
+	t.Parallel()
+	fixtures, store := btfstest.Fixtures(t)
+	p := &rentPlace{nodePlace: newNodePlaceOf(t, store)}
+	p.rpc.Set(btfstest.Behaviour{Full: true})
+	args := []string{"rent", btfstest.Named(t, fixtures, "dir-reed-solomon").CID.String(), "--max", "1WBTT", "--yes"}
+	for range 30 {
+		args = append(args, "--host", btfstest.PeerID)
+	}
+	got := p.node(args...)
+	if got.code != 0 || !strings.Contains(got.stdout, "is complete: 30 shards") || !strings.Contains(got.stdout, "shard 30 at "+btfstest.PeerID+": complete\n") {
+		t.Errorf("%+v", got)
+	}
+	if all := p.rentals(); len(all) != 1 || all[0].Done != 30 {
+		t.Errorf("%+v", all)
+	}
+}
+
 // What a node refuses costs nothing; what breaks off is told, whatever the node says.
 func TestBTFSRentFails(t *testing.T) {
 	t.Parallel()
