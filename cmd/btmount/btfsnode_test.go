@@ -27,6 +27,7 @@ func newNodePlace(t *testing.T) *nodePlace { return newNodePlaceOf(t, btfstest.N
 func newNodePlaceOf(t *testing.T, s *btfstest.Store) *nodePlace {
 	p := &nodePlace{place: newPlace(t), store: s}
 	p.rpc = btfstest.NewRPC(t, p.store)
+	p.env = append(p.env, "BTMOUNT_BTFS_NETWORK=none") // blocks come from the fake alone
 	t.Cleanup(p.noKeys)
 	return p
 }

@@ -371,7 +371,7 @@ func (a *nodeAsk) rentals(ctx context.Context, l *rent.Ledger) error {
 			if r.State == rent.Running {
 				step = fmt.Sprintf("%s %d/%d", orDash(r.Step), r.Done, r.Shards)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d days\t%s\t%s\t%s\n", r.ID, r.Kind, step, r.CID, r.Days, r.Price.In(r.Token), r.Began.Local().Format(time.DateTime), r.Said)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.Kind, step, r.CID, count(r.Days, "day"), r.Price.In(r.Token), r.Began.Local().Format(time.DateTime), r.Said)
 		}
 	})
 	for _, r := range all {
