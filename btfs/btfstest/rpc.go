@@ -297,6 +297,9 @@ func (r *RPC) add(w http.ResponseWriter, q *http.Request) {
 	if err == io.EOF {
 		err = a.close("")
 	}
+	// What follows the last part is read too: in full duplex nobody else does before the
+	// connection's next request is read.
+	_, _ = io.Copy(io.Discard, q.Body)
 	if err != nil {
 		w.Header().Set("X-Stream-Error", err.Error())
 	}
