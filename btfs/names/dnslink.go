@@ -24,6 +24,9 @@ const (
 	linkMark  = "dnslink="
 )
 
+// ErrNoLink says that a domain stands for nothing now.
+var ErrNoLink = errors.New("has no DNSLink")
+
 // dnslink asks what a domain says that it stands for, and for how long.
 //
 // _dnslink.NAME is asked first, and NAME itself only if there is nothing there: an error
@@ -41,7 +44,7 @@ func dnslink(ctx context.Context, dns DNS, domain string) (value string, ttl tim
 			return value, ttl, nil
 		}
 	}
-	return "", 0, fmt.Errorf("%s has no DNSLink: no TXT record dnslink=/btfs/… or dnslink=/btns/… at _dnslink.%s or at itself", domain, domain)
+	return "", 0, fmt.Errorf("%s %w: no TXT record dnslink=/btfs/… or dnslink=/btns/… at _dnslink.%s or at itself", domain, ErrNoLink, domain)
 }
 
 // linkOf finds a link in TXT records. Of several it is always the same one, whatever order

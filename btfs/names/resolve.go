@@ -143,6 +143,12 @@ func canonical(key string) (id peer.ID, name string, err error) {
 	return id, string(id), err
 }
 
+// Check returns an error for what can be no name, whoever is asked.
+func Check(key string) error {
+	_, _, err := canonical(key)
+	return err
+}
+
 // lookup tells what one name leads to.
 func (r *Resolver) lookup(ctx context.Context, id peer.ID, name string) (known, error) {
 	r.mu.Lock()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/btmount/btmount/btfs"
 	"github.com/btmount/btmount/btfs/block"
+	"github.com/btmount/btmount/btfs/names"
 	"github.com/btmount/btmount/btfs/source"
 	"github.com/btmount/btmount/cmd/objects"
 	"github.com/btmount/btmount/fetch/swarm/network"
@@ -52,6 +53,7 @@ type btfsParts struct {
 	store  *btfs.Store
 	client *network.Client
 	forest *objects.Forest
+	names  *objects.Names
 }
 
 // openBTFS shows objects below btfs/, if there is somebody to ask for them. Nobody is asked
@@ -69,8 +71,15 @@ func (d *Daemon) openBTFS() error {
 		}
 		return err
 	}
-	d.btfs = &btfsParts{store, client, objects.New(objects.Config{Blocks: store, Cache: d.cache, Scheduler: d.scheduler, Log: d.log})}
-	return d.catalog.Graft("btfs", d.btfs.forest)
+	resolver, err := cfg.names(d.network, client)
+	if err != nil {
+		store.Close()
+		client.Close()
+		return err
+	}
+	forest := objects.New(objects.Config{Blocks: store, Cache: d.cache, Scheduler: d.scheduler, Log: d.log})
+	d.btfs = &btfsParts{store, client, forest, objects.NewNames(forest, resolver)}
+	return errors.Join(d.catalog.Graft("btfs", forest), d.catalog.Graft("btns", d.btfs.names))
 }
 
 func (p *btfsParts) close() {
@@ -83,12 +92,23 @@ func (p *btfsParts) close() {
 
 // addObject notes an object that is to be listed in btfs/.
 func (d *Daemon) addObject(name string) error {
+	if d.btfs == nil {
+		return fmt.Errorf("%s: %w", shorten(name), source.ErrNoSource)
+	}
+	if btfs.IsName(name) {
+		n, err := btfs.ParseName(name)
+		if err == nil {
+			err = names.Check(n.Key)
+		}
+		if err != nil {
+			return err
+		}
+		d.btfs.names.Name(n.Key)
+		return nil
+	}
 	p, err := btfs.ParsePath(name)
 	if err != nil {
 		return err
-	}
-	if d.btfs == nil {
-		return fmt.Errorf("%s: %w", shorten(name), source.ErrNoSource)
 	}
 	d.btfs.forest.Name(p.CID.String())
 	return nil
@@ -99,7 +119,7 @@ func (d *Daemon) Objects() (named int, can bool) {
 	if d.btfs == nil {
 		return 0, false
 	}
-	return d.btfs.forest.Named(), true
+	return d.btfs.forest.Named() + d.btfs.names.Named(), true
 }
 
 // IsObject reports whether a source names an object of BTFS.

@@ -204,3 +204,32 @@ func list(t testing.TB, dir string) (names []string) {
 	slices.Sort(names)
 	return names
 }
+
+// A name of BTNS is a directory of btns/, and leads to something else once its record does.
+func TestObjectsByName(t *testing.T) {
+	t.Parallel()
+	all, store := btfstest.Fixtures(t)
+	tree := btfstest.Named(t, all, "tree").CID.String()
+	node := btfstest.NewRPC(t, store)
+	const key = "k51qzi5uqu5dgutdk6i1ynyzgkqngpha5xpgia3a5qqp4jsh0u4csozksxel2r"
+	node.SetName(key, "/btfs/"+tree+"/sub")
+	m := newFolders(t).mountObjects(t, "--btfs-node", node.URL)
+	at := func(names ...string) string { return m.path(append([]string{"..", "btns"}, names...)...) }
+	if got := list(t, at(key)); !slices.Equal(got, []string{"b.bin", "déjà vu", "link"}) {
+		t.Errorf("the name lists %q", got)
+	}
+	if target, err := os.Readlink(at(key, "link")); err == nil {
+		t.Errorf("a link that leads out of what the name stands for leads to %q", target)
+	}
+	if got := list(t, at()); !slices.Equal(got, []string{key}) {
+		t.Errorf("btns/ lists %q", got)
+	}
+	if b, err := os.ReadFile(at(key, "b.bin")); err != nil || len(b) != 300_000 {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+	for _, name := range []string{"nothing", ".git"} {
+		if _, err := os.Stat(at(name)); !errors.Is(err, unix.ENOENT) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -3,6 +3,7 @@
 //
 //	btfs/<CID>            looked up when somebody asks for it
 //	btfs/<CID>/a/b.txt    read block by block, kept in the cache
+//	btns/<name>           the same for names, which may stand for another object later
 //
 // A [Forest] is a catalog (package fs/catalog grafts it). A [node] is what it remembers of
 // a name that was looked up; what lies behind it, blocks that were decoded, is dropped and

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -61,18 +62,23 @@ func (s *files) init(f *Forest) {
 	s.forest, s.byKey, s.idle = f, map[cache.Key]*file{}, list.New()
 }
 
-// key names the cache object of a file. Codec and version of its CID do not matter but for
+// cacheKey names the cache object of a file. Codec and version of its CID do not matter but for
 // raw, whose bytes are no UnixFS.
-func (n *node) key() cache.Key {
+func (n *node) cacheKey() cache.Key {
 	if n.cid.Defined() {
 		return cache.Key("cid-" + block.Canonical(n.cid))
 	}
-	at := n
-	for !at.cid.Defined() { // the directory that holds it all, and the path in it
-		at = at.parent
+	at, within := n, ""
+	for !at.cid.Defined() && at.parent != nil { // to the directory that holds it all
+		at, within = at.parent, "/"+at.raw+within
 	}
-	within := sha256.Sum256([]byte(n.path()[len(at.path()):]))
-	return cache.Key("cid-" + block.Canonical(at.cid) + "-" + hex.EncodeToString(within[:16]))
+	of := at.cid
+	if !of.Defined() {
+		of = at.way.CID
+		within = "/" + strings.Join(at.way.Names, "/") + within
+	}
+	path := sha256.Sum256([]byte(within))
+	return cache.Key("cid-" + block.Canonical(of) + "-" + hex.EncodeToString(path[:16]))
 }
 
 // unit returns the unit length of a file of a size, 0 if it is too large to be read.
@@ -92,7 +98,7 @@ func (s *files) present(n *node) int64 {
 	if n.cid.Defined() && s.forest.pack.has(n.cid) && n.small {
 		return n.size
 	}
-	key := n.key()
+	key := n.cacheKey()
 	s.mu.Lock()
 	f := s.byKey[key]
 	s.mu.Unlock()
@@ -114,7 +120,7 @@ func (s *files) open(ctx context.Context, n *node) (fs.Content, error) {
 	}
 	s.opening.Lock()
 	defer s.opening.Unlock()
-	key := n.key()
+	key := n.cacheKey()
 	s.mu.Lock()
 	f := s.byKey[key]
 	if f != nil {

@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/btmount/btmount/btfs"
 	"github.com/btmount/btmount/btfs/block"
 	"github.com/btmount/btmount/btfs/source"
 	"github.com/btmount/btmount/btfs/unixfs"
@@ -47,7 +48,7 @@ type Forest struct {
 	last  tree.ID
 	nodes map[tree.ID]*node
 	order *list.List       // of nodes, used last first
-	roots map[string]*node // by CID, as it is called
+	roots map[string]*node // by CID, as it is called; of names by "btns/NAME/CID/path"
 	named map[string]struct{}
 	hot   hot
 }
@@ -80,7 +81,10 @@ func (f *Forest) Close() {
 // node is a name that was looked up, and what it is. It is immutable but for place and children.
 type node struct {
 	id     tree.ID
-	parent *node // nil: a root
+	parent *node     // nil: a root
+	top    string    // of a root: the directory that it is in
+	key    string    // of a root: in Forest.roots
+	way    btfs.Path // of a root in btns/: what it stands for
 	name   string
 	raw    string    // in its directory
 	cid    block.CID // not defined in a Reed-Solomon directory
@@ -104,7 +108,13 @@ var (
 	errGone   = fmt.Errorf("it was forgotten: %w, %w", syscall.ESTALE, iofs.ErrNotExist)
 )
 
-var rootIno = func() uint64 { h := sha256.Sum256([]byte("btmount btfs")); return ino(h) }()
+// The directories of the mount.
+const (
+	objectsDir = "btfs"
+	namesDir   = "btns"
+)
+
+func topIno(dir string) uint64 { return ino(sha256.Sum256([]byte("btmount " + dir))) }
 
 // ino keeps off 0, 1, 2^64-1 and what go-fuse makes up itself, as package catalog does.
 func ino(hash [32]byte) uint64 { return max(2, binary.BigEndian.Uint64(hash[:])&^(1<<63)) }
@@ -113,7 +123,7 @@ func childHash(parent [32]byte, name string) [32]byte {
 	return sha256.Sum256(append(parent[:], name...))
 }
 
-func rootHash(name string) [32]byte { return sha256.Sum256([]byte("btfs/" + name)) }
+func rootHash(top, name string) [32]byte { return sha256.Sum256([]byte(top + "/" + name)) }
 
 func (f *Forest) entry(n *node) tree.Entry {
 	e := tree.Entry{
@@ -126,8 +136,8 @@ func (f *Forest) entry(n *node) tree.Entry {
 	return e
 }
 
-func root(modified time.Time) tree.Entry {
-	return tree.Entry{ID: tree.Root, Ino: rootIno, Kind: tree.Dir, Remote: true, ModTime: modified}
+func top(dir string) tree.Entry {
+	return tree.Entry{ID: tree.Root, Ino: topIno(dir), Kind: tree.Dir, Remote: true, ModTime: time.Unix(0, 0)}
 }
 
 // find returns the node of an id, and makes it, and all above it, the ones used last.
@@ -153,7 +163,7 @@ func (f *Forest) usedLocked(n *node) {
 // Stat implements fs.Catalog.
 func (f *Forest) Stat(_ context.Context, id tree.ID) (tree.Entry, error) {
 	if id == tree.Root {
-		return root(time.Unix(0, 0)), nil
+		return top(objectsDir), nil
 	}
 	n, err := f.find(id)
 	if err != nil {
@@ -185,13 +195,7 @@ func (f *Forest) Lookup(ctx context.Context, dir tree.ID, name string) (tree.Ent
 
 // lookupRoot opens a CID. What is none is no name here, and nobody is asked for it.
 func (f *Forest) lookupRoot(ctx context.Context, name string) (*node, error) {
-	f.mu.Lock()
-	n := f.roots[name]
-	if n != nil {
-		f.usedLocked(n)
-	}
-	f.mu.Unlock()
-	if n != nil {
+	if n := f.root(name); n != nil {
 		return n, nil
 	}
 	c, err := block.Parse(name)
@@ -200,9 +204,18 @@ func (f *Forest) lookupRoot(ctx context.Context, name string) (*node, error) {
 	}
 	o, err := unixfs.Open(ctx, f.pack, c)
 	if err != nil {
-		return nil, wrap(name, err)
+		return nil, wrap(objectsDir+"/"+name, err)
 	}
-	return f.add(&node{name: name, cid: c, hash: rootHash(name)}, o), nil
+	return f.add(&node{top: objectsDir, key: name, name: name, cid: c, hash: rootHash(objectsDir, name)}, o), nil
+}
+
+// root returns a root that is known, nil if it is not.
+func (f *Forest) root(key string) *node {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.roots[key]
+	f.usedLocked(n)
+	return n
 }
 
 // Name has a CID listed from the start. It is looked up when somebody looks at it.
@@ -278,7 +291,7 @@ func (f *Forest) add(n *node, o *unixfs.Object) *node {
 	defer f.mu.Unlock()
 	var other *node
 	if n.parent == nil {
-		other = f.roots[n.name]
+		other = f.roots[n.key]
 	} else {
 		other = n.parent.children[n.name]
 	}
@@ -291,7 +304,7 @@ func (f *Forest) add(n *node, o *unixfs.Object) *node {
 	f.nodes[n.id] = n
 	n.place = f.order.PushFront(n)
 	if n.parent == nil {
-		f.roots[n.name] = n
+		f.roots[n.key] = n
 	} else {
 		if n.parent.children == nil {
 			n.parent.children = map[string]*node{}
@@ -312,7 +325,7 @@ func (f *Forest) forgetLocked(n *node) {
 	delete(f.nodes, n.id)
 	f.hot.drop(n)
 	if n.parent == nil {
-		delete(f.roots, n.name)
+		delete(f.roots, n.key)
 	} else if n.parent.children[n.name] == n {
 		delete(n.parent.children, n.name)
 	}
@@ -362,7 +375,7 @@ func inside(target string, depth int) (string, bool) {
 
 func (n *node) path() string {
 	if n.parent == nil {
-		return n.name
+		return n.top + "/" + n.name
 	}
 	return n.parent.path() + "/" + n.name
 }
@@ -376,9 +389,12 @@ func (f *Forest) object(ctx context.Context, n *node) (*unixfs.Object, error) {
 		return o, nil
 	}
 	var err error
-	if n.cid.Defined() {
+	switch {
+	case n.cid.Defined():
 		o, err = unixfs.Open(ctx, f.pack, n.cid)
-	} else {
+	case n.parent == nil: // a name for what lies in a Reed-Solomon directory
+		o, err = unixfs.Walk(ctx, f.pack, n.way.CID, n.way.Names)
+	default:
 		var dir *unixfs.Object
 		if dir, err = f.object(ctx, n.parent); err == nil {
 			o, err = dir.Lookup(ctx, n.raw)
@@ -427,7 +443,12 @@ func (f *Forest) List(ctx context.Context, dir tree.ID, from int) iter.Seq2[tree
 func (f *Forest) listRoots(from int) iter.Seq2[tree.Entry, error] {
 	return func(yield func(tree.Entry, error) bool) {
 		f.mu.Lock()
-		all := maps.Clone(f.roots)
+		all := map[string]*node{}
+		for key, n := range f.roots {
+			if n.top == objectsDir {
+				all[key] = n
+			}
+		}
 		for name := range f.named {
 			if all[name] == nil {
 				all[name] = nil
@@ -436,7 +457,7 @@ func (f *Forest) listRoots(from int) iter.Seq2[tree.Entry, error] {
 		f.mu.Unlock()
 		names := slices.Sorted(maps.Keys(all))
 		for _, name := range names[min(from, len(names)):] {
-			e := tree.Entry{Ino: ino(rootHash(name)), Name: name, Kind: tree.Unknown}
+			e := tree.Entry{Ino: ino(rootHash(objectsDir, name)), Name: name, Kind: tree.Unknown}
 			if n := all[name]; n != nil {
 				e = f.entry(n)
 			}
@@ -492,9 +513,9 @@ func (f *Forest) Attribute(_ context.Context, id tree.ID, name string) ([]byte, 
 	case name == attrCID && n.cid.Defined():
 		return []byte(n.cid.String()), nil
 	case name == attrCID:
-		return []byte(n.path()), nil
+		return nil, errAbsent // it has none of its own
 	case name == attrVerified:
-		return []byte("yes"), nil // nothing else is shown or read
+		return []byte("yes"), nil // blocks that were not are neither shown nor read
 	case name == attrSource && f.cfg.Sources != nil:
 		return []byte(strings.Join(f.cfg.Sources(), ", ")), nil
 	case name == attrProgress && n.kind == tree.File:
@@ -513,7 +534,7 @@ type Error struct {
 	Err  error
 }
 
-func (e *Error) Error() string { return fmt.Sprintf("btfs/%s: %v", e.Path, e.Err) }
+func (e *Error) Error() string { return fmt.Sprintf("%s: %v", e.Path, e.Err) }
 func (e *Error) Unwrap() error { return e.Err }
 
 // Corrupt reports that the blocks are what their CIDs say, and no object.
@@ -528,7 +549,7 @@ func (e *Error) Permanent() bool { return e.Corrupt() }
 // NoSource reports that all who were asked said that they do not have it, or that there
 // is nobody to ask.
 func (e *Error) NoSource() bool {
-	if errors.Is(e.Err, source.ErrNoSource) {
+	if errors.Is(e.Err, source.ErrNoSource) || noName(e.Err) {
 		return true
 	}
 	all, absent := (*source.Error)(nil), (*source.AbsentError)(nil)

@@ -13,11 +13,14 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/btmount/btmount/btfs"
 	"github.com/btmount/btmount/btfs/block"
 	"github.com/btmount/btmount/btfs/btfstest"
+	"github.com/btmount/btmount/btfs/names"
 	"github.com/btmount/btmount/btfs/unixfs"
 	"github.com/btmount/btmount/cache"
 	"github.com/btmount/btmount/fetch"
@@ -387,4 +390,74 @@ func TestPack(t *testing.T) {
 		t.Errorf("%d blocks are there after a restart", len(b.pack.index))
 	}
 	check()
+}
+
+// says is a resolver that answers what it is told.
+type says map[string]names.Resolved
+
+func (s says) Resolve(_ context.Context, name string) (names.Resolved, error) {
+	to, ok := s[name]
+	if !ok {
+		return to, names.ErrNoLink
+	}
+	return to, nil
+}
+
+// A name is what it stands for, as long as its record says; then it may be another object,
+// and what was open stays what it was.
+func TestNames(t *testing.T) {
+	all, store := btfstest.Fixtures(t)
+	b := newBed(t, t.TempDir(), store, 1<<30)
+	sub := btfs.Path{CID: btfstest.Named(t, all, "tree").CID, Names: []string{"sub"}}
+	within := btfs.Path{CID: btfstest.Named(t, all, "dir-reed-solomon").CID, Names: []string{"x", "second.bin"}}
+	to := says{"example.org": {Path: sub, TTL: 7 * time.Second}, "file.org": {Path: within, TTL: time.Minute}}
+	n := NewNames(b.Forest, to)
+	n.Name("file.org")
+	e, err := n.Lookup(t.Context(), tree.Root, "example.org")
+	if err != nil || e.TTL != 7*time.Second || e.Kind != tree.Dir {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	file, err := n.Lookup(t.Context(), e.ID, "b.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := n.Open(t.Context(), file.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	to["example.org"] = names.Resolved{Path: btfs.Path{CID: sub.CID}, TTL: time.Second}
+	later, err := n.Lookup(t.Context(), tree.Root, "example.org")
+	if err != nil || later.ID == e.ID || later.Ino == e.Ino {
+		t.Errorf("%+v, %v", later, err)
+	}
+	if _, err := n.Lookup(t.Context(), later.ID, "a.txt"); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.ReadAt(t.Context(), make([]byte, 100), 299_000); err != nil {
+		t.Errorf("what was open: %v", err)
+	}
+	rs, err := n.Lookup(t.Context(), tree.Root, "file.org")
+	if err != nil || rs.Kind != tree.File || rs.Size != 50_000 {
+		t.Errorf("%+v, %v", rs, err)
+	}
+	var listed []string
+	for e := range n.List(t.Context(), tree.Root, 0) {
+		listed = append(listed, e.Name)
+	}
+	if !slices.Equal(listed, []string{"example.org", "file.org"}) {
+		t.Errorf("btns/ lists %q", listed)
+	}
+	for e := range b.List(t.Context(), tree.Root, 0) {
+		t.Errorf("btfs/ lists %q", e.Name)
+	}
+	for _, name := range []string{".git", "autorun", "no name.org", ".hidden.org"} {
+		if _, err := n.Lookup(t.Context(), tree.Root, name); !errors.Is(err, iofs.ErrNotExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	why := (*Error)(nil)
+	if _, err := n.Lookup(t.Context(), tree.Root, "other.org"); !errors.As(err, &why) || !why.NoSource() || errors.Is(err, iofs.ErrNotExist) {
+		t.Errorf("a domain that has no link: %v", err)
+	}
 }
