@@ -212,6 +212,9 @@ func statusTable(out io.Writer, s control.CacheStatus, now time.Time) {
 	if s.Unverified > 0 {
 		line("to verify", "%s, when it is read or by btmount cache verify", size(s.Unverified))
 	}
+	if s.BTFS > 0 {
+		line("btfs", "%s of objects of BTFS", size(s.BTFS))
+	}
 	if s.Unmounted > 0 {
 		line("unmounted", "%s of torrents that are not mounted now", size(s.Unmounted))
 	}

@@ -81,6 +81,7 @@ type CacheStatus struct {
 	Memory     int64 `json:"memory"`     // what the disk does not take
 	Unverified int64 `json:"unverified"` // hashed before it is read
 	Unmounted  int64 `json:"unmounted"`  // of torrents that are not mounted now
+	BTFS       int64 `json:"btfs"`       // of objects of BTFS
 	Clean      bool  `json:"clean"`      // the last stop was
 	Objects    int   `json:"objects"`
 	Loaded     int   `json:"loaded"` // of them, those that are in memory

@@ -11,6 +11,7 @@ import (
 
 	"github.com/btmount/btmount/cache"
 	"github.com/btmount/btmount/cmd/control"
+	"github.com/btmount/btmount/cmd/objects"
 )
 
 // What btmount cache asks of a running daemon. Pinning is in pins.go, hashing in scrub.go.
@@ -92,8 +93,12 @@ func (d *Daemon) CacheStatus(ctx context.Context) (control.CacheStatus, error) {
 	for _, key := range d.cache.Keys() {
 		if !mounted[key] {
 			o := d.cache.StatObject(key)
-			s.Unmounted += o.Present
 			s.Unverified += o.Unverified
+			if objects.Is(key) {
+				s.BTFS += o.Present
+			} else {
+				s.Unmounted += o.Present
+			}
 		}
 	}
 	slices.SortStableFunc(s.Torrents, func(a, b control.Torrent) int {

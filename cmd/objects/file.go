@@ -66,7 +66,7 @@ func (s *files) init(f *Forest) {
 // raw, whose bytes are no UnixFS.
 func (n *node) cacheKey() cache.Key {
 	if n.cid.Defined() {
-		return cache.Key("cid-" + block.Canonical(n.cid))
+		return cache.Key(keyPrefix + block.Canonical(n.cid))
 	}
 	at, within := n, ""
 	for !at.cid.Defined() && at.parent != nil { // to the directory that holds it all
@@ -78,8 +78,13 @@ func (n *node) cacheKey() cache.Key {
 		within = "/" + strings.Join(at.way.Names, "/") + within
 	}
 	path := sha256.Sum256([]byte(within))
-	return cache.Key("cid-" + block.Canonical(of) + "-" + hex.EncodeToString(path[:16]))
+	return cache.Key(keyPrefix + block.Canonical(of) + "-" + hex.EncodeToString(path[:16]))
 }
+
+// Is reports whether a cache object is of a Forest.
+func Is(key cache.Key) bool { return key == packKey || strings.HasPrefix(string(key), keyPrefix) }
+
+const keyPrefix = "cid-"
 
 // unit returns the unit length of a file of a size, 0 if it is too large to be read.
 func unit(size int64) int64 {

@@ -496,7 +496,13 @@ func (f *Forest) Attributes(_ context.Context, id tree.ID) ([]string, error) {
 	if err != nil {
 		return nil, nil // btfs/ itself has none
 	}
-	names := []string{attrCID, attrVerified, attrSource}
+	names := []string{attrVerified}
+	if n.cid.Defined() {
+		names = append(names, attrCID)
+	}
+	if f.cfg.Sources != nil {
+		names = append(names, attrSource)
+	}
 	if n.kind == tree.File {
 		names = append(names, attrProgress)
 	}
