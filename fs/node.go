@@ -79,11 +79,16 @@ func format(k tree.Kind) uint32 {
 	return syscall.S_IFREG
 }
 
-// permissions has no write bit and no special bit, ever.
+// permissions has no write bit and no special bit, ever. The owner may read all, and look
+// into every directory.
 func permissions(e *tree.Entry) uint32 {
 	switch {
 	case e.Kind == tree.Symlink:
 		return 0o777
+	case e.Perm != 0 && e.Kind == tree.Dir:
+		return uint32(e.Perm)&0o555 | 0o500
+	case e.Perm != 0:
+		return uint32(e.Perm)&0o555 | 0o400
 	case e.Kind == tree.Dir, e.Exec:
 		return 0o555
 	}

@@ -49,6 +49,8 @@ func checkFixtures(t *testing.T, m *mounted, all []btfstest.Fixture) {
 				if target, err := os.Readlink(at); err != nil || target != file.Symlink {
 					t.Errorf("%s: %s leads to %q, %v", f.Name, file.Path, target, err)
 				}
+			case st.Mode().Perm()&0o222 != 0:
+				t.Errorf("%s: %s may be written: %v", f.Name, file.Path, st.Mode())
 			case st.Size() != max(file.Size, int64(len(file.Content))):
 				t.Errorf("%s: %s has %d bytes, want %d", f.Name, file.Path, st.Size(), file.Size)
 			default:

@@ -100,7 +100,7 @@ func unit(size int64) int64 {
 
 // present returns how many bytes of a file are in the cache.
 func (s *files) present(n *node) int64 {
-	if n.cid.Defined() && s.forest.pack.has(n.cid) && n.small {
+	if n.small {
 		return n.size
 	}
 	key := n.cacheKey()

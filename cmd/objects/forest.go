@@ -93,7 +93,7 @@ type node struct {
 	depth  int // of a directory: names above which it lies; -1 is btfs/
 
 	kind    tree.Kind
-	exec    bool
+	perm    uint16
 	size    int64
 	modTime time.Time
 	target  string
@@ -127,10 +127,13 @@ func rootHash(top, name string) [32]byte { return sha256.Sum256([]byte(top + "/"
 
 func (f *Forest) entry(n *node) tree.Entry {
 	e := tree.Entry{
-		ID: n.id, Ino: ino(n.hash), Name: n.name, Kind: n.kind, Exec: n.exec, Size: n.size,
+		ID: n.id, Ino: ino(n.hash), Name: n.name, Kind: n.kind, Perm: n.perm, Size: n.size,
 		ModTime: n.modTime, Target: n.target, Settled: true, Remote: n.kind == tree.Dir,
 	}
-	if n.kind == tree.File && n.size > 0 {
+	switch {
+	case n.small: // it came with its name
+		e.Present = n.size
+	case n.kind == tree.File && n.size > 0:
 		e.Present, e.Settled = min(f.files.present(n), n.size), false
 	}
 	return e
@@ -349,8 +352,9 @@ func (n *node) describe(o *unixfs.Object) {
 			n.kind, n.target, n.size = tree.Symlink, target, int64(len(target))
 		}
 	default:
-		n.kind, n.exec = tree.File, o.Mode&0o111 != 0
+		n.kind = tree.File
 	}
+	n.perm = uint16(o.Mode.Perm())
 }
 
 // inside returns where a symlink leads, if that is below its root: depth directories lie

@@ -85,15 +85,6 @@ func (p *pack) Block(ctx context.Context, c block.CID) ([]byte, error) {
 	return b, err
 }
 
-// has reports whether a block is here.
-func (p *pack) has(c block.CID) bool {
-	d, ok := block.Digest(c)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	_, here := p.index[d]
-	return ok && here
-}
-
 func (p *pack) get(c block.CID, d digest) []byte {
 	o := p.open()
 	p.mu.Lock()

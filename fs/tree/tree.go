@@ -31,6 +31,7 @@ type Entry struct {
 	Name    string // obeys the name rules of [CleanName]
 	Kind    Kind
 	Exec    bool      // x-bit of a file (BEP 47 attr "x")
+	Perm    uint16    // permissions, if its format keeps more of them; 0: it does not
 	Size    int64     // bytes; of a symlink the length of Target
 	Present int64     // bytes of a file that are on disk and verified, 0..Size
 	Settled bool      // nothing of this entry changes any more: attributes may be cached for long
