@@ -2,8 +2,9 @@
 // directory or a symlink, of blocks that were each verified against their own CID.
 //
 // Its parts stand on each other: block knows what a DAG block is, car reads many of them in
-// a stream, unixfs makes files of them, source brings them over HTTP. [Store] puts them
-// together. What it reads is kept in 16 MiB of memory and nowhere else yet.
+// a stream, unixfs makes files of them, bitswap brings them from BTFS's peers and source over
+// HTTP. [Store] puts them together. What it reads is kept in 16 MiB of memory and nowhere
+// else yet.
 //
 // # Rejected
 //
@@ -14,7 +15,7 @@
 //
 // # What comes next
 //
-// An embedded node is one more [source.Source]. In a mount the leaves belong into package
+// In a mount the leaves belong into package
 // cache, as units of the object: [unixfs.Object.ReadAt] of one leaf's extent is then what
 // brings a unit, and the Pool's memory is left to the inner blocks.
 package btfs
@@ -29,6 +30,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/btmount/btmount/btfs/bitswap"
 	"github.com/btmount/btmount/btfs/block"
 	"github.com/btmount/btmount/btfs/source"
 	"github.com/btmount/btmount/btfs/unixfs"
@@ -76,15 +78,19 @@ func (p Path) Name() string {
 // Config of a Store.
 type Config struct {
 	Gateways []string
-	Node     string // "" for none
-	Token    string // of the node, "" if it wants none
+	Node     string          // the RPC of the user's own; "" for none
+	Token    string          // of the node, "" if it wants none
+	Peers    *bitswap.Config // of the node in here, which asks BTFS's peers; nil for none
 	Timeout  time.Duration
 	Client   source.Doer
 	Log      *slog.Logger
 }
 
 // Store reads objects from the sources that it was given.
-type Store struct{ pool *source.Pool }
+type Store struct {
+	pool  *source.Pool
+	peers *bitswap.Node // nil for none
+}
 
 // Open checks the addresses. Nobody is asked before something is read.
 func Open(cfg Config) (*Store, error) {
@@ -103,21 +109,52 @@ func Open(cfg Config) (*Store, error) {
 		}
 		all = append(all, n)
 	}
+	s := &Store{}
+	if cfg.Peers != nil {
+		var err error
+		if s.peers, err = bitswap.New(*cfg.Peers); err != nil {
+			return nil, err
+		}
+		all = append(all, s.peers)
+	}
 	if len(all) == 0 {
 		return nil, source.ErrNoSource
 	}
-	return &Store{source.NewPool(source.Config{Sources: all, Timeout: cfg.Timeout, Log: cfg.Log})}, nil
+	s.pool = source.NewPool(source.Config{Sources: all, Timeout: cfg.Timeout, Log: cfg.Log})
+	return s, nil
 }
 
 // Close returns when nothing runs any more. Whoever reads has to be gone.
-func (s *Store) Close() { s.pool.Wait() }
+func (s *Store) Close() {
+	s.pool.Wait()
+	if s.peers != nil {
+		s.peers.Close()
+	}
+}
 
 // Block implements [unixfs.Blocks].
 func (s *Store) Block(ctx context.Context, c cid.Cid) ([]byte, error) { return s.pool.Block(ctx, c) }
 
-// Walk opens what a path names.
+// Status tells how the sources do, and the node in here.
+type Status struct {
+	source.Status
+	Peers *bitswap.Status // nil without the node
+}
+
+// Status tells how the sources do.
+func (s *Store) Status() Status {
+	st := Status{Status: s.pool.Status()}
+	if s.peers != nil {
+		n := s.peers.Status()
+		st.Peers = &n
+	}
+	return st
+}
+
+// Walk opens what a path names. What reads it asks those first who had other blocks of its
+// root; with a context of [source.By] it reads ahead.
 func (s *Store) Walk(ctx context.Context, p Path) (*unixfs.Object, error) {
-	return unixfs.Walk(ctx, s.pool, p.CID, p.Names)
+	return unixfs.Walk(ctx, s.pool.Of(p.CID), p.CID, p.Names)
 }
 
 // Node brings one block and reads it, without what it leads to.

@@ -7,11 +7,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"embed"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -110,14 +112,15 @@ func Named(t testing.TB, all []Fixture, name string) Fixture {
 // Store holds blocks in memory, and counts who asks.
 type Store struct {
 	mu     sync.Mutex
-	blocks map[string][]byte // by multihash: CIDs of one block differ
+	blocks map[string][]byte        // by multihash: CIDs of one block differ
+	made   map[string]func() []byte // in place of bytes
 	asked  map[cid.Cid]int
 	Before func(cid.Cid) // is called before a block is looked for
 }
 
 // NewStore returns an empty store.
 func NewStore() *Store {
-	return &Store{blocks: map[string][]byte{}, asked: map[cid.Cid]int{}}
+	return &Store{blocks: map[string][]byte{}, made: map[string]func() []byte{}, asked: map[cid.Cid]int{}}
 }
 
 // ErrAbsent is the answer of a store that does not have a block.
@@ -137,11 +140,13 @@ func (s *Store) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	b, ok := s.blocks[string(c.Hash())]
-	if !ok {
-		return nil, ErrAbsent
+	if b, ok := s.blocks[string(c.Hash())]; ok {
+		return b, nil
 	}
-	return b, nil
+	if again := s.made[string(c.Hash())]; again != nil {
+		return again(), nil
+	}
+	return nil, ErrAbsent
 }
 
 // AskedFor returns which blocks were asked for since the last call of it or Asked.
@@ -179,6 +184,43 @@ func (s *Store) Put(codec uint64, b []byte) cid.Cid {
 	defer s.mu.Unlock()
 	s.blocks[string(c.Hash())] = b
 	return c
+}
+
+// Made adds a raw leaf whose bytes are not kept, but made again each time.
+func (s *Store) Made(again func() []byte) Link {
+	b := again()
+	c := s.Put(cid.Raw, b)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.blocks, string(c.Hash()))
+	s.made[string(c.Hash())] = again
+	return Link{CID: c, Size: uint64(len(b)), Tsize: uint64(len(b))}
+}
+
+// File adds a file of so many bytes, which do not repeat, in leaves of 256 KiB and blocks
+// of 174 links, as nodes do. Its bytes are not kept.
+func (s *Store) File(size int64, seed byte) Link {
+	const leaf, links = 256 << 10, 174
+	var level []Link
+	for off := int64(0); off < size; off += leaf {
+		level = append(level, s.Made(func() []byte {
+			b := make([]byte, min(leaf, size-off))
+			key := [32]byte{seed}
+			binary.LittleEndian.PutUint64(key[8:], uint64(off))
+			if _, err := rand.NewChaCha8(key).Read(b); err != nil {
+				panic(err) // never
+			}
+			return b
+		}))
+	}
+	for len(level) > 1 {
+		var above []Link
+		for parts := range slices.Chunk(level, links) {
+			above = append(above, s.Tree(parts...))
+		}
+		level = above
+	}
+	return level[0]
 }
 
 // Drop removes a block.

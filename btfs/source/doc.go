@@ -1,5 +1,5 @@
-// Package source brings DAG blocks from where they can be had over HTTP: gateways, and a
-// user's own node. None of them is believed: a block is verified before it is returned,
+// Package source brings DAG blocks from where they can be had over HTTP, gateways and a
+// user's own node, and chooses between these and other sources. None of them is believed: a block is verified before it is returned,
 // and who sends other bytes is not asked again.
 //
 // # A gateway
@@ -25,14 +25,21 @@
 //
 // # Several
 //
-// A [Pool] asks the source that is likely to answer first, by what it took before and what
-// it has to do now. If that takes much longer than it used to, or fails, the next is asked
-// too, and the first true answer wins. So load goes to all by their speed, one that hangs
-// costs a moment once, and one that lies costs one block: it is banned until the end.
-// Sources that fail rest for a while and are asked last, but are asked: if all fail, the
-// error names each with its answer.
+// A [Pool] asks for what is due first first, over everything that waits, and asks the
+// source that would have it first: by how far away the source is, by what one more block
+// took it beside others, and by what it has to do now. Each may have as many requests at a
+// time as it answers without making them wait for each other, at most 64 and 16 MiB: that
+// fills a line of 50 MB/s over 50 ms. What the fast ones would still have first waits for
+// them, so that a slow one is given what they would come to later.
+//
+// If a block takes much longer than its source used to take, or fails, the next is asked
+// too, and the first true answer wins. If the first is not silent but slow the block may
+// come twice; that is done as long as it is a thirty-second of all that came, and a MiB.
+// So load goes to all by their speed, one that hangs costs a moment once, and one that lies
+// costs a few blocks: it is banned until the end. Sources that fail rest for a while and are
+// asked last, but are asked: if all fail, the error names each with its answer.
 //
 // Rejected: asking all at once, which has every byte come as often as there are sources.
 //
-// Locks: Pool.mu and Gateway.mu are leaves; nothing is called with them held.
+// Locks: Pool.mu and Gateway.mu are leaves; no source is called with them held.
 package source

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,29 +15,36 @@ import (
 	"github.com/btmount/btmount/btfs/block"
 )
 
-// Source brings single blocks, verified.
+// Source brings single blocks, verified. It is called by many at a time.
 type Source interface {
 	Name() string
 	Block(ctx context.Context, c cid.Cid, also func(cid.Cid, []byte)) ([]byte, error)
 }
 
+// Rooted is a Source that is faster if it knows of which object a block is.
+type Rooted interface {
+	BlockOf(ctx context.Context, root, c cid.Cid, also func(cid.Cid, []byte)) ([]byte, error)
+}
+
+// Wide is a Source that takes more or fewer requests at a time than others do.
+type Wide interface {
+	Width() int
+}
+
 const (
-	maxFlights   = 16 // blocks that are asked for at a time
 	recentBudget = 16 << 20
-	guess        = 300 * time.Millisecond // what a source takes that nobody has asked
-	minPatience  = 250 * time.Millisecond
-	newPatience  = time.Second
-	maxPatience  = 4 * time.Second
-	forgetAfter  = 30 * time.Second // half of a bad name
+	lookAhead    = 256 // blocks of the queue that are placed at a time
+	waste        = 32  // of so many bytes one may come twice
+	wasteAtFirst = 1 << 20
 )
 
 // ErrNoSource says that there is nobody to ask.
-var ErrNoSource = errors.New("no source is named; give --btfs-gateway URL or --btfs-node URL")
+var ErrNoSource = errors.New("no source is named; give --btfs-gateway URL or --btfs-node URL, or a --btfs-network that is not none")
 
 // Config of a Pool.
 type Config struct {
 	Sources []Source
-	Timeout time.Duration // after which a block cannot be had
+	Timeout time.Duration // from when a block is asked for first; after it, it cannot be had
 	Log     *slog.Logger  // nil: none
 }
 
@@ -44,46 +52,64 @@ type Config struct {
 type Pool struct {
 	timeout time.Duration
 	log     *slog.Logger
-	gate    chan struct{} // one of maxFlights
-	all     sync.WaitGroup
+	all     sync.WaitGroup // requests
 
 	mu      sync.Mutex
 	members []*member
 	flights map[string]*flight // by multihash
+	queue   []*flight          // that want a source, earliest due first
+	seq     uint64
 	recent  *recent
+	bytes   int64 // that came
+	wasted  int64 // that came twice, or most likely did
 }
 
-// member is a source and what is known of it.
-type member struct {
-	Source
-	latency time.Duration // of a block, smoothed; 0 is unknown
-	asked   time.Time     // last
-	active  int           // requests that run
-	fails   int           // in a row
-	rests   time.Time     // until when it is asked last
-	banned  error
-}
-
-// flight is one block on its way, and how many wait for it.
+// flight is one block on its way, and how many wait for it. All below key is guarded by
+// Pool.mu, but that bytes and err may be read when done is closed.
 type flight struct {
-	done    chan struct{}
-	bytes   []byte
-	err     error
+	cid, root cid.Cid
+	key       string
+	done      chan struct{}
+	bytes     []byte
+	err       error
+
+	due     time.Time
+	seq     uint64 // among those of equal due
+	queued  bool
+	over    bool
+	left    bool // nobody waits any more
 	waiting int
+	parent  context.Context
+	ctx     context.Context // of its requests; nil before the first
 	cancel  context.CancelFunc
+	tried   map[*member]bool
+	running []*request
+	failed  []try
+	hedge   *time.Timer // until another source is asked too
+}
+
+// request is one source that is asked for one block.
+type request struct {
+	m      *member
+	f      *flight
+	begun  time.Time
+	beside int // requests of m that ran then, with this one
+}
+
+// try is what one source answered.
+type try struct {
+	m   *member
+	err error
 }
 
 // NewPool makes a pool. It asks nobody before somebody asks it.
 func NewPool(cfg Config) *Pool {
-	p := &Pool{
-		timeout: cfg.Timeout, log: cfg.Log, gate: make(chan struct{}, maxFlights),
-		flights: map[string]*flight{}, recent: newRecent(recentBudget),
-	}
+	p := &Pool{timeout: cfg.Timeout, log: cfg.Log, flights: map[string]*flight{}, recent: newRecent(recentBudget)}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
 	for _, s := range cfg.Sources {
-		p.members = append(p.members, &member{Source: s})
+		p.members = append(p.members, newMember(s))
 	}
 	return p
 }
@@ -91,8 +117,43 @@ func NewPool(cfg Config) *Pool {
 // Wait returns when nothing of what was asked for runs any more. Who asked has to be gone.
 func (p *Pool) Wait() { p.all.Wait() }
 
-// Block brings a block. What several want at a time is brought once.
+type dueKey struct{}
+
+// By returns a context by which blocks are wanted at a time: later than what others want
+// now, and before what is wanted after it. Without, they are wanted now.
+func By(ctx context.Context, due time.Time) context.Context {
+	return context.WithValue(ctx, dueKey{}, due)
+}
+
+// Block brings a block, now or when [By] says. What several want at a time is brought once.
 func (p *Pool) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
+	return p.Of(cid.Undef).Block(ctx, c)
+}
+
+// BlockBy is Block at a due time.
+func (p *Pool) BlockBy(ctx context.Context, c cid.Cid, due time.Time) ([]byte, error) {
+	return p.block(ctx, cid.Undef, c, due)
+}
+
+// Object brings the blocks of one object. It is a unixfs.Blocks.
+type Object struct {
+	pool *Pool
+	root cid.Cid
+}
+
+// Of returns what brings the blocks of the object with a root.
+func (p *Pool) Of(root cid.Cid) Object { return Object{p, root} }
+
+// Block is that of [Pool], for who had other blocks of the object.
+func (o Object) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
+	due, ok := ctx.Value(dueKey{}).(time.Time)
+	if !ok {
+		due = time.Now()
+	}
+	return o.pool.block(ctx, o.root, c, due)
+}
+
+func (p *Pool) block(ctx context.Context, root, c cid.Cid, due time.Time) ([]byte, error) {
 	if err := block.Check(c); err != nil {
 		return nil, fmt.Errorf("block %s: %w", c, err)
 	}
@@ -106,54 +167,63 @@ func (p *Pool) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 		return b, nil
 	}
 	f := p.flights[key]
-	if f == nil {
-		f = p.startLocked(ctx, c, key)
+	switch {
+	case f == nil:
+		parent, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		f = &flight{cid: c, root: root, key: key, done: make(chan struct{}), due: due, parent: parent, cancel: cancel, tried: map[*member]bool{}}
+		p.flights[key] = f
+		p.enqueueLocked(f)
+	case due.Before(f.due):
+		queued := f.queued
+		p.dequeueLocked(f)
+		if f.due = due; queued {
+			p.enqueueLocked(f)
+		}
 	}
 	f.waiting++
+	p.placeLocked()
 	p.mu.Unlock()
 	select {
 	case <-f.done:
 		return f.bytes, f.err
 	case <-ctx.Done():
-		p.leave(key, f)
+		p.leave(f)
 		return nil, context.Cause(ctx)
 	}
 }
 
-// startLocked starts to bring a block. That ends when it is there, when all sources
-// failed, or when nobody waits any more.
-func (p *Pool) startLocked(ctx context.Context, c cid.Cid, key string) *flight {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	f := &flight{done: make(chan struct{}), cancel: cancel}
-	p.flights[key] = f
-	p.all.Go(func() {
-		defer cancel()
-		b, err := p.bring(ctx, c)
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		f.bytes, f.err = b, err
-		if err == nil {
-			p.recent.put(key, b)
-		}
-		if p.flights[key] == f {
-			delete(p.flights, key)
-		}
-		close(f.done)
-	})
-	return f
-}
-
 // leave takes one who waited away; the last one takes the flight with it.
-func (p *Pool) leave(key string, f *flight) {
+func (p *Pool) leave(f *flight) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if f.waiting--; f.waiting > 0 {
-		return
+	if f.waiting--; f.waiting == 0 && !f.over {
+		f.left = true
+		p.finishLocked(f, nil, context.Canceled)
+		p.placeLocked()
+	}
+}
+
+// finishLocked ends a flight, and the requests that still run for it.
+func (p *Pool) finishLocked(f *flight, b []byte, err error) {
+	f.over, f.bytes, f.err = true, b, err
+	if err == nil {
+		p.recent.put(f.key, b)
+		for _, r := range f.running {
+			if r.m.heard.After(r.begun) { // it sends, and sends this most likely
+				r.m.wasted += int64(len(b))
+				p.wasted += int64(len(b))
+			}
+		}
+	}
+	p.dequeueLocked(f)
+	if f.hedge != nil {
+		f.hedge.Stop()
 	}
 	f.cancel()
-	if p.flights[key] == f {
-		delete(p.flights, key)
+	if p.flights[f.key] == f {
+		delete(p.flights, f.key)
 	}
+	close(f.done)
 }
 
 // keep takes a block that came with another.
@@ -163,122 +233,164 @@ func (p *Pool) keep(c cid.Cid, b []byte) {
 	p.recent.put(string(c.Hash()), b)
 }
 
-// try is what one source answered.
-type try struct {
-	m     *member
-	bytes []byte
-	err   error
+func earlier(a, b *flight) int {
+	if n := a.due.Compare(b.due); n != 0 {
+		return n
+	}
+	return int(int64(a.seq - b.seq))
 }
 
-// bring asks one source, and the next when it fails or takes long.
-func (p *Pool) bring(ctx context.Context, c cid.Cid) ([]byte, error) {
-	select {
-	case p.gate <- struct{}{}:
-		defer func() { <-p.gate }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+func (p *Pool) enqueueLocked(f *flight) {
+	if f.queued {
+		return
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, p.timeout, lateError{p.timeout})
-	answers := make(chan try, len(p.members))
-	var asked sync.WaitGroup
-	defer asked.Wait()
-	defer cancel()
-	hedge := time.NewTimer(p.timeout)
-	defer hedge.Stop()
-	tried, running := map[*member]bool{}, 0
-	start := func() {
-		if m, patience := p.next(tried); m != nil {
-			hedge.Reset(patience)
-			asked.Go(func() { answers <- p.ask(ctx, m, c) }) // ends with ctx
-			tried[m], running = true, running+1
-		}
+	if f.seq == 0 {
+		p.seq++
+		f.seq = p.seq
 	}
-	var failed []try
-	for start(); running > 0; start() {
-		select {
-		case <-hedge.C:
-		case t := <-answers:
-			if t.err == nil {
-				return t.bytes, nil
-			}
-			failed, running = append(failed, t), running-1
-		}
-	}
-	return nil, p.failure(c, failed)
+	f.queued = true
+	i, _ := slices.BinarySearchFunc(p.queue, f, earlier)
+	p.queue = slices.Insert(p.queue, i, f)
 }
 
-// next chooses whom to ask now, of those that were not asked for this block, and how long
-// to wait before another is asked too.
-func (p *Pool) next(tried map[*member]bool) (best *member, patience time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now, least := time.Now(), time.Duration(0)
+func (p *Pool) dequeueLocked(f *flight) {
+	if !f.queued {
+		return
+	}
+	f.queued = false
+	if i, ok := slices.BinarySearchFunc(p.queue, f, earlier); ok {
+		p.queue = slices.Delete(p.queue, i, i+1)
+	}
+}
+
+// placeLocked gives what is due first to the source that would have it first, with what
+// that has to do already. Who is busy keeps what it would still have first in the queue, so
+// that a slow source is given what the fast ones would come to later than it.
+func (p *Pool) placeLocked() {
+	now := time.Now()
 	for _, m := range p.members {
-		if m.banned != nil || tried[m] {
+		m.promised = 0
+	}
+	for i := 0; i < min(len(p.queue), lookAhead); {
+		f := p.queue[i]
+		m := p.chooseLocked(f, now)
+		switch {
+		case m == nil: // all were asked
+			p.dequeueLocked(f)
+			if len(f.running) == 0 {
+				p.finishLocked(f, nil, p.failureLocked(f))
+			}
+		case m.active+m.promised < m.windowLocked():
+			p.dequeueLocked(f)
+			p.startLocked(f, m, now)
+		default:
+			m.promised++
+			if !p.idleLocked() {
+				return
+			}
+			i++
+		}
+	}
+}
+
+// idleLocked reports whether some source could be asked for more.
+func (p *Pool) idleLocked() bool {
+	return slices.ContainsFunc(p.members, func(m *member) bool { return m.banned == nil && m.active < m.windowLocked() })
+}
+
+func (p *Pool) chooseLocked(f *flight, now time.Time) (best *member) {
+	if f.ctx != nil && f.ctx.Err() != nil {
+		return nil // it is too late to ask another
+	}
+	var least time.Duration
+	for _, m := range p.members {
+		if m.banned != nil || f.tried[m] {
 			continue
 		}
 		if cost := m.costLocked(now); best == nil || cost < least {
 			best, least = m, cost
 		}
 	}
-	if best == nil {
-		return nil, 0
-	}
-	best.active++
-	best.asked = now
-	if best.latency == 0 {
-		return best, newPatience
-	}
-	return best, min(max(3*best.latency, minPatience), maxPatience)
+	return best
 }
 
-// costLocked is what one more block of a source is likely to take. What is long ago is
-// half forgotten: a source that nobody asks could never be better again.
-func (m *member) costLocked(now time.Time) time.Duration {
-	one := m.latency
-	if one == 0 {
-		one = guess
-	} else if idle := now.Sub(m.asked); one > guess && idle > 0 {
-		one = max(guess, time.Duration(float64(one)/(1+float64(idle)/float64(forgetAfter))))
+// startLocked asks a source, and another when it takes long.
+func (p *Pool) startLocked(f *flight, m *member, now time.Time) {
+	if f.ctx == nil {
+		f.ctx, f.cancel = timeout(f.parent, p.timeout, f.cancel)
 	}
-	cost := one * time.Duration(1+m.active)
-	if now.Before(m.rests) {
-		cost += time.Hour
+	m.active++
+	m.asked = now
+	r := &request{m, f, now, m.active}
+	f.tried[m], f.running = true, append(f.running, r)
+	ctx := f.ctx
+	p.all.Go(func() { // ends with ctx
+		var b []byte
+		var err error
+		if rooted, ok := m.Source.(Rooted); ok && f.root.Defined() {
+			b, err = rooted.BlockOf(ctx, f.root, f.cid, p.keep)
+		} else {
+			b, err = m.Block(ctx, f.cid, p.keep)
+		}
+		p.answered(r, b, err)
+	})
+	if len(p.members) == 1 {
+		return
 	}
-	return cost
+	if f.hedge == nil {
+		f.hedge = time.AfterFunc(p.patienceLocked(m), func() { p.hedge(f) })
+	} else {
+		f.hedge.Reset(p.patienceLocked(m))
+	}
 }
 
-func (p *Pool) ask(ctx context.Context, m *member, c cid.Cid) try {
-	start := time.Now()
-	b, err := m.Block(ctx, c, p.keep)
-	took, now := time.Since(start), time.Now()
-	lost := errors.Is(ctx.Err(), context.Canceled)
-	var lie *LyingError
-	var absent *AbsentError
+func timeout(ctx context.Context, d time.Duration, before context.CancelFunc) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeoutCause(ctx, d, lateError{d})
+	return ctx, func() { cancel(); before() }
+}
+
+// hedge asks another source for a block that takes long: at once if who was asked is
+// silent, and else if little came twice until now.
+func (p *Pool) hedge(f *flight) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	m.active--
-	switch {
-	case err == nil:
-		m.fails, m.rests = 0, time.Time{}
-		if m.latency == 0 {
-			m.latency = took
-		}
-		m.latency += (took - m.latency) / 8
-	case errors.As(err, &lie):
-		m.banned = lie
-		p.log.Warn("a source is not asked any more", "source", m.Name(), "error", lie)
-	case errors.As(err, &absent):
-	case lost && m.latency == 0 && took < guess:
-		// Another was faster, before anything could be known of this one.
-	default:
-		m.latency = max(m.latency, took)
-		if !lost { // it failed, or nothing came in time
-			m.fails++
-			m.rests = now.Add(minPatience << min(m.fails, 7))
-		}
+	if f.over || f.queued || len(f.running) == 0 {
+		return
 	}
-	return try{m, b, err}
+	sends := slices.ContainsFunc(f.running, func(r *request) bool { return r.m.heard.After(r.begun) })
+	if sends && p.wasted > p.bytes/waste+wasteAtFirst {
+		f.hedge.Reset(p.patienceLocked(f.running[len(f.running)-1].m))
+		return
+	}
+	p.enqueueLocked(f)
+	p.placeLocked()
+}
+
+// answered takes what a source answered.
+func (p *Pool) answered(r *request, b []byte, err error) {
+	m, f := r.m, r.f
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.placeLocked()
+	m.active--
+	f.running = slices.DeleteFunc(f.running, func(x *request) bool { return x == r })
+	if err == nil {
+		m.broughtLocked(r, len(b), now)
+		p.bytes += int64(len(b))
+		if !f.over {
+			p.finishLocked(f, b, nil)
+		}
+		return
+	}
+	if m.refusedLocked(r, err, now) {
+		p.log.Warn("a source is not asked any more", "source", m.Name(), "error", err)
+	}
+	if f.over {
+		return
+	}
+	f.failed = append(f.failed, try{m, err})
+	p.enqueueLocked(f)
 }
 
 // lateError is what a source answered that did not. It is a context.DeadlineExceeded, as
@@ -304,12 +416,10 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() []error { return e.Tries }
 
-// failure tells what each source answered, now or when it was banned.
-func (p *Pool) failure(c cid.Cid, failed []try) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	e, said := &Error{CID: c}, map[*member]bool{}
-	for _, t := range failed {
+// failureLocked tells what each source answered, now or when it was banned.
+func (p *Pool) failureLocked(f *flight) error {
+	e, said := &Error{CID: f.cid}, map[*member]bool{}
+	for _, t := range f.failed {
 		said[t.m] = true
 		e.Tries = append(e.Tries, fmt.Errorf("%s: %w", t.m.Name(), t.err))
 	}
@@ -319,7 +429,7 @@ func (p *Pool) failure(c cid.Cid, failed []try) error {
 		}
 	}
 	if len(e.Tries) == 0 {
-		return fmt.Errorf("block %s: %w", c, ErrNoSource)
+		return fmt.Errorf("block %s: %w", f.cid, ErrNoSource)
 	}
 	return e
 }

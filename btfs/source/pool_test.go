@@ -87,7 +87,7 @@ func TestTenGateways(t *testing.T) {
 		}
 		took := func(sources ...Source) time.Duration {
 			start := time.Now()
-			bring(t, pool(t, 30*time.Second, sources...), all, maxFlights)
+			bring(t, pool(t, 30*time.Second, sources...), all, 16)
 			return time.Since(start)
 		}
 		alone, together := took(good...), took(append(bad, good...)...)
@@ -95,7 +95,7 @@ func TestTenGateways(t *testing.T) {
 			t.Errorf("%v, of the good alone %v", together, alone)
 		}
 		for _, f := range bad {
-			if f := f.(*fake); f.err != nil && f.asked.Load() > maxFlights {
+			if f := f.(*fake); f.err != nil && f.asked.Load() > 16 {
 				t.Errorf("%s was asked %d times", f.name, f.asked.Load())
 			}
 		}
@@ -132,7 +132,7 @@ func TestFasterOnesBringMore(t *testing.T) {
 		s := btfstest.NewStore()
 		fast := &fake{name: "fast", store: s, after: 20 * time.Millisecond}
 		slow := &fake{name: "slow", store: s, after: 200 * time.Millisecond}
-		bring(t, pool(t, 30*time.Second, slow, fast), leaves(s, 1000), maxFlights)
+		bring(t, pool(t, 30*time.Second, slow, fast), leaves(s, 1000), 16)
 		f, n := fast.asked.Load(), slow.asked.Load()
 		if f < 4*n || n == 0 {
 			t.Errorf("fast %d, slow %d", f, n)

@@ -14,11 +14,11 @@ import (
 
 const (
 	maxDepth = 128 // levels of a tree of blocks
-	width    = 16  // blocks of one read or listing that are asked for at a time
+	width    = 64  // blocks of one read that are asked for at a time
+	shards   = 256 // and of one listing, whose blocks are small
 )
 
-// limits bound a read or a listing: who wants more parts at once was sent leaves of a few
-// bytes.
+// limits bound a read: who wants more parts at once was sent leaves of a few bytes.
 var limits = crawl.Limits{Width: width, Pending: 1 << 17}
 
 // Blocks brings one block, verified. Callers may not change what it returns.

@@ -178,7 +178,7 @@ func (h *hamt) list(ctx context.Context) ([]Entry, error) {
 	var mu sync.Mutex
 	var all []Entry
 	seen := map[cid.Cid]bool{}
-	err := crawl.Run(ctx, limits, []shard{h.start()}, func(ctx context.Context, s shard, push func(...shard)) error {
+	err := crawl.Run(ctx, crawl.Limits{Width: shards, Pending: limits.Pending}, []shard{h.start()}, func(ctx context.Context, s shard, push func(...shard)) error {
 		n, err := h.load(ctx, &s)
 		if err != nil {
 			return err

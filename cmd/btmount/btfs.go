@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/btmount/btmount/btfs"
+	"github.com/btmount/btmount/btfs/bitswap"
 	"github.com/btmount/btmount/btfs/source"
 	"github.com/btmount/btmount/btfs/unixfs"
 	"github.com/btmount/btmount/cmd/daemon"
@@ -27,9 +28,9 @@ func btfsCommand() *cli.Command {
 		ArgsUsage: "COMMAND",
 		Description: `CID[/path] is an object: Qm…/docs/a.txt, /btfs/Qm…/docs/a.txt or btfs://Qm…; or a name of
 BTNS: btns://k51…/a.txt, or btns://example.org, whose DNSLink is looked up. Blocks come
-from the gateways and the node that you name, and none of them is believed: each is held
-against its CID, and who sends other bytes is not asked again. There is no BTFS node in
-btmount yet, and objects of BTFS are not in the mount yet.`,
+from BTFS's peers, and from the gateways and the node that you name, and none of them is
+believed: each is held against its CID, and who sends other bytes is not asked again.
+Nothing is served to others.`,
 		Subcommands: append([]*cli.Command{
 			{
 				Name: "ls", Usage: "list the names in a directory; nothing below it is fetched", ArgsUsage: "CID[/path]",
@@ -76,6 +77,10 @@ func sourceFlags() []cli.Flag {
 		listFlag("btfs-gateway", "`URL` of a gateway to ask for blocks, such as http://127.0.0.1:8080"),
 		stringFlag("btfs-node", "", nodeUsage),
 		stringFlag("btfs-token-file", "", tokenUsage),
+		listFlag("btfs-peer", "`MULTIADDR` of a BTFS node to stay connected to, such as /ip4/127.0.0.1/tcp/4001/p2p/16Uiu2…: yours, or one that has what you read"),
+		listFlag("btfs-bootstrap", "`MULTIADDR` of a BTFS node to find others through, in place of those of the network"),
+		stringFlag("btfs-network", "main", "`NETWORK` of BTFS to look for peers in: main, test, the file of a swarm key, or none to ask no peers"),
+		stringFlag("btfs", "on", "`STATE`, on or off: off is to have nothing to do with BTFS"),
 		stringFlag("btfs-lookup-timeout", "30s", "a block that nobody gives within this `TIME` is told to be missing"),
 	}
 }
@@ -106,6 +111,9 @@ func withObject(f func(ctx context.Context, a *btfsAsk) error) cli.ActionFunc {
 		a := &btfsAsk{c: c, json: c.Bool("json"), out: c.App.Writer, err: c.App.ErrWriter}
 		r := &reader{c: c}
 		cfg := r.btfsConfig()
+		if r.err == nil && c.String("btfs") == "off" {
+			return usage(errors.New("BTFS is off; leave out --btfs off"))
+		}
 		if r.err != nil {
 			return r.err
 		}
@@ -115,7 +123,7 @@ func withObject(f func(ctx context.Context, a *btfsAsk) error) cli.ActionFunc {
 		}
 		store, end, err := daemon.OpenBTFS(cfg)
 		if errors.Is(err, source.ErrNoSource) {
-			return usage(fmt.Errorf("%w; btmount has no BTFS node of its own yet", err))
+			return usage(err)
 		}
 		if err != nil {
 			return err
@@ -146,12 +154,37 @@ func (r *reader) sources(flag string, all ...string) []string {
 	return all
 }
 
+// btfsPeers checks multiaddrs.
+func (r *reader) btfsPeers(flag string) []string {
+	all := r.list(flag)
+	for _, v := range all {
+		if err := bitswap.CheckPeer(v); err != nil {
+			r.wrong(flag, v, err.Error())
+		}
+	}
+	return all
+}
+
 // btfsConfig reads where blocks come from.
 func (r *reader) btfsConfig() daemon.BTFSConfig {
 	if node := r.c.String("btfs-node"); node != "" {
 		r.sources("btfs-node", node)
 	}
+	if r.oneOf("btfs", "on", "off") == "off" {
+		return daemon.BTFSConfig{}
+	}
+	network := r.c.String("btfs-network")
+	if network != daemon.NoNetwork {
+		net, err := bitswap.ParseNetwork(network)
+		switch {
+		case err != nil:
+			r.wrong("btfs-network", network, err.Error())
+		case len(net.Bootstrap)+len(r.list("btfs-peer"))+len(r.list("btfs-bootstrap")) == 0:
+			r.wrong("btfs-network", network, "where it begins is not known; name a node of it with --btfs-bootstrap or --btfs-peer")
+		}
+	}
 	return daemon.BTFSConfig{
+		Network: network, Peers: r.btfsPeers("btfs-peer"), Bootstrap: r.btfsPeers("btfs-bootstrap"),
 		Gateways: r.sources("btfs-gateway", r.list("btfs-gateway")...), Node: r.c.String("btfs-node"), Token: r.password("btfs-token-file"),
 		LookupTimeout: r.time("btfs-lookup-timeout"), NodeTimeout: r.time("btfs-lookup-timeout"),
 		Bind: r.c.String("bind"), Proxy: r.c.String("proxy"), ProxyPassword: r.password("proxy-password-file"),

@@ -19,7 +19,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/btmount/btmount/btfs/btfstest"
+	"github.com/btmount/btmount/btfs/btfstest/peers"
 )
+
+const somebody = "/p2p/16Uiu2HAmVeJwSMkeaEXEZdDAtxM6mngAALjTPwq4w2suehMVPwA5"
 
 // btfsPlace is a place, a gateway as measured, and what it serves.
 type btfsPlace struct {
@@ -52,8 +55,8 @@ func (p *btfsPlace) btfs(args ...string) outcome {
 	return p.run(append([]string{"btfs"}, append(args, "--btfs-gateway", p.gateway)...)...)
 }
 
-// Everything that the manifest has is written as it says, from a gateway and a node beside
-// one that lies; some of it from each alone.
+// Everything that the manifest has is written as it says, from a gateway, a node and peers
+// that the DHT knows, beside those that lie or are silent; some of it from each alone.
 func TestBTFSGet(t *testing.T) {
 	p := newBTFSPlace(t)
 	h := &btfstest.Node{Store: p.store}
@@ -62,6 +65,11 @@ func TestBTFSGet(t *testing.T) {
 	s.Start()
 	t.Cleanup(s.Close)
 	node := s.URL
+	first := peers.New(t, peers.Config{})
+	far := peers.New(t, peers.Config{Store: p.store, Bootstrap: first})
+	for _, f := range p.fixtures {
+		far.Provide(t, f.CID)
+	}
 	liar := p.serve(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/vnd.ipld.raw")
 		fmt.Fprint(w, "lies")
@@ -69,7 +77,11 @@ func TestBTFSGet(t *testing.T) {
 	for name, from := range map[string][]string{
 		"gateway": {"--btfs-gateway", p.gateway},
 		"node":    {"--btfs-node", node},
-		"all":     {"--btfs-gateway", liar, "--btfs-gateway", p.gateway, "--btfs-node", node},
+		"peers":   {"--btfs-network", "main", "--btfs-bootstrap", first.Addr()},
+		"all": {
+			"--btfs-gateway", liar, "--btfs-gateway", p.gateway, "--btfs-node", node, "--btfs-network", "main", "--btfs-bootstrap", first.Addr(),
+			"--btfs-peer", peers.New(t, peers.Config{Fault: peers.Silent}).Addr(), "--btfs-peer", peers.New(t, peers.Config{Fault: peers.Liar}).Addr(),
+		},
 	} {
 		for _, f := range p.fixtures {
 			if name != "all" && !strings.HasSuffix(f.Name, "reed-solomon") && f.Name != "tree" {
@@ -288,6 +300,7 @@ func TestBTFSBadInput(t *testing.T) {
 	dead := "http://" + deadAddr(t)
 	token := p.write("token", "secret-token\n")
 	node := p.serve(&btfstest.Node{Store: p.store, Config: "127.0.0.1:5001"})
+	nothing := peers.New(t, peers.Config{})
 	slash := p.store.Dir(btfstest.Link{CID: p.store.Leaf(nil).CID, Name: "a/b"}).String()
 	for _, x := range []struct {
 		name string
@@ -301,7 +314,16 @@ func TestBTFSBadInput(t *testing.T) {
 		{"unknown hash", 2, []string{"stat", "bafkrwifz2b5rkx3gqkhr2z2zmmojtebtxhdbujcqhmtmlhrmgpgpnkjd6q", "--btfs-gateway", p.gateway}, []string{"hash keccak-256", "only sha2-256"}},
 		{"BTNS", 1, []string{"ls", "/btns/k51x", "--btfs-gateway", p.gateway}, []string{"k51x", "not a peer id"}},
 		{"dots", 2, []string{"get", c + "/../x", "--btfs-gateway", p.gateway}, []string{"without . and .."}},
-		{"no source", 2, []string{"ls", c}, []string{"no source is named", "--btfs-gateway", "--btfs-node"}},
+		{"no source", 2, []string{"ls", c}, []string{"no source is named", "--btfs-gateway", "--btfs-node", "--btfs-network"}},
+		{"off", 2, []string{"ls", c, "--btfs", "off"}, []string{"BTFS is off"}},
+		{"neither on nor off", 2, []string{"ls", c, "--btfs", "no"}, []string{`--btfs "no"`, "on or off"}},
+		{"no peer", 2, []string{"ls", c, "--btfs-peer", "127.0.0.1:4001"}, []string{`--btfs-peer "127.0.0.1:4001"`, "no multiaddr", "/ip4/"}},
+		{"no such network", 2, []string{"ls", c, "--btfs-network", "mainnet"}, []string{`--btfs-network "mainnet"`, "no such file", "main, test"}},
+		{"no swarm key", 2, []string{"ls", c, "--btfs-network", token}, []string{"not a swarm key"}},
+		{"a network that begins nowhere", 2, []string{"ls", c, "--btfs-network", p.write("swarm.key", peers.MainKey)}, []string{"--btfs-bootstrap"}},
+		{"nobody is there", 1, []string{"ls", c, "--btfs-network", "main", "--btfs-bootstrap", "/ip4/" + strings.Replace(deadAddr(t), ":", "/tcp/", 1) + somebody}, []string{"block " + c, "BTFS peers: no node could be reached", "cannot connect", "connection refused"}},
+		{"a peer that has nothing", 1, []string{"ls", c, "--btfs-network", "main", "--btfs-bootstrap", nothing.Addr(), "--btfs-lookup-timeout", "2s"}, []string{"block " + c, "BTFS peers: no answer within 2s", "1 peers connected", "the DHT names nobody who has it"}},
+		{"a peer of another network", 1, []string{"ls", c, "--btfs-network", "test", "--btfs-bootstrap", nothing.Addr()}, []string{nothing.Addr(), "wrong swarm key?", "--btfs-network"}},
 		{"no URL", 2, []string{"ls", c, "--btfs-gateway", "gateway.example"}, []string{`--btfs-gateway "gateway.example"`, "http://"}},
 		{"a password in the URL", 2, []string{"ls", c, "--btfs-node", "http://u:secret-token@127.0.0.1:1"}, []string{`--btfs-node "http:…"`, "without user"}},
 		{"a token in the URL", 2, []string{"ls", c, "--btfs-node", "http://127.0.0.1:1/?token=secret-token"}, []string{`--btfs-node "http:…"`, "and query"}},

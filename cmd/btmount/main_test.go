@@ -43,7 +43,7 @@ type place struct {
 func newPlace(t *testing.T) *place {
 	t.Helper()
 	p := &place{t: t, dir: t.TempDir()}
-	p.env = []string{mainVar + "=1", "HOME=" + p.path("home"), "PATH=" + os.Getenv("PATH")}
+	p.env = []string{mainVar + "=1", "HOME=" + p.path("home"), "PATH=" + os.Getenv("PATH"), "BTMOUNT_BTFS_NETWORK=none"} // nobody in the world is asked
 	for _, d := range []string{"home", "mnt"} {
 		if err := os.Mkdir(p.path(d), 0o755); err != nil {
 			t.Fatal(err)

@@ -1,13 +1,17 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/btmount/btmount/btfs"
+	"github.com/btmount/btmount/btfs/bitswap"
 	"github.com/btmount/btmount/btfs/block"
 	"github.com/btmount/btmount/btfs/names"
 	"github.com/btmount/btmount/btfs/source"
@@ -23,29 +27,53 @@ type BTFSConfig struct {
 	LookupTimeout time.Duration
 	NodeTimeout   time.Duration // for the node to answer anything at all
 
+	Network   string   // main, test, the file of a swarm key, or none or "": no node in here
+	Peers     []string // multiaddrs of BTFS nodes to keep a connection to
+	Bootstrap []string // multiaddrs of BTFS nodes to begin with; nil: those of the network
+
 	Bind          string // as in Config
 	Proxy         string
 	ProxyPassword string
 	Logger        *slog.Logger
 }
 
+// NoNetwork is a BTFSConfig.Network without a BTFS node in here.
+const NoNetwork = "none"
+
 // OpenBTFS makes a store of BTFS objects for one command, without a daemon. What it
 // connects to goes the way of all that btmount does, and under the same policy: what the
-// user names is dialled, and leads by redirects no nearer to us than it is.
+// user names is dialled, and leads, by redirects or as BTFS nodes do, no nearer to us than
+// it is.
 func OpenBTFS(cfg BTFSConfig) (s *btfs.Store, end func(), err error) {
 	n, err := cfg.network()
 	if err != nil {
 		return nil, nil, err
 	}
+	peers, err := cfg.peers(n)
+	if err != nil {
+		return nil, nil, err
+	}
 	client := n.Client(network.Download, network.Typed)
 	s, err = btfs.Open(btfs.Config{
-		Gateways: cfg.Gateways, Node: cfg.Node, Token: cfg.Token, Timeout: cfg.LookupTimeout, Client: client, Log: cfg.Logger,
+		Gateways: cfg.Gateways, Node: cfg.Node, Token: cfg.Token, Peers: peers, Timeout: cfg.LookupTimeout, Client: client, Log: cfg.Logger,
 	})
 	if err != nil {
 		client.Close()
 		return nil, nil, err
 	}
 	return s, func() { s.Close(); client.Close() }, nil
+}
+
+// peers is the BTFS node in here, nil for none.
+func (cfg BTFSConfig) peers(n *network.Network) (*bitswap.Config, error) {
+	if cfg.Network == "" || cfg.Network == NoNetwork {
+		return nil, nil
+	}
+	net, err := bitswap.ParseNetwork(cfg.Network)
+	if err != nil {
+		return nil, fmt.Errorf("BTFS network %.200q: %w", cfg.Network, err)
+	}
+	return &bitswap.Config{Network: net, Peers: cfg.Peers, Bootstrap: cfg.Bootstrap, Dialer: btfsDialer{n}, Log: cfg.Logger}, nil
 }
 
 // btfsParts are what a mount has for objects of BTFS.
@@ -60,9 +88,14 @@ type btfsParts struct {
 // before somebody looks.
 func (d *Daemon) openBTFS() error {
 	cfg := d.cfg.BTFS
+	cfg.Logger = d.log
+	peers, err := cfg.peers(d.network)
+	if err != nil {
+		return err
+	}
 	client := d.network.Client(network.Download, network.Typed)
 	store, err := btfs.Open(btfs.Config{
-		Gateways: cfg.Gateways, Node: cfg.Node, Token: cfg.Token, Timeout: cfg.LookupTimeout, Client: client, Log: d.log,
+		Gateways: cfg.Gateways, Node: cfg.Node, Token: cfg.Token, Peers: peers, Timeout: cfg.LookupTimeout, Client: client, Log: d.log,
 	})
 	if err != nil {
 		client.Close()
@@ -131,4 +164,37 @@ func IsObject(s string) bool {
 	}
 	_, err := block.Parse(s)
 	return err == nil
+}
+
+// btfsDialer opens the sockets of the BTFS node.
+type btfsDialer struct{ n *network.Network }
+
+var _ bitswap.Dialer = btfsDialer{}
+
+// ask puts the question to the policy: who told an address may have been any of those
+// that the user named, and so was the one that is farthest away.
+func (btfsDialer) ask(a bitswap.Ask) network.Ask {
+	if a.Typed {
+		return network.Ask{Use: network.Node, From: network.Typed, To: a.To}
+	}
+	var via netip.Addr // not valid is the world
+	if len(a.Via) > 0 {
+		via = a.Via[0]
+	}
+	for _, v := range a.Via {
+		if network.Nearer(via, v) {
+			via = v
+		}
+	}
+	return network.Ask{Use: network.Node, From: network.Told, Via: via, To: a.To}
+}
+
+func (d btfsDialer) Allow(a bitswap.Ask) error { return d.n.Allow(d.ask(a)) }
+
+func (d btfsDialer) Dial(ctx context.Context, a bitswap.Ask) (net.Conn, error) {
+	return d.n.Dial(ctx, d.ask(a))
+}
+
+func (d btfsDialer) Resolve(ctx context.Context, hostport string) ([]netip.AddrPort, error) {
+	return d.n.Resolve(ctx, hostport)
 }

@@ -1,8 +1,12 @@
 package daemon
 
 import (
+	"net/netip"
 	"runtime"
 	"time"
+
+	"github.com/btmount/btmount/btfs/bitswap"
+	"github.com/btmount/btmount/fetch/swarm/network"
 
 	"github.com/btmount/btmount/cache"
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
@@ -61,3 +65,8 @@ func (d *Daemon) Plant(h metainfo.InfoHash) error {
 
 // Pinned tells whether a pattern of --pin matches a path.
 func Pinned(pattern, path string) bool { return pinned(pattern, path) }
+
+// BTFSMayDial asks the policy about an address of a BTFS node.
+func BTFSMayDial(to netip.AddrPort, typed bool, via []netip.Addr) error {
+	return btfsDialer{network.System()}.Allow(bitswap.Ask{To: to, Typed: typed, Via: via})
+}

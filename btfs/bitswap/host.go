@@ -1,0 +1,184 @@
+package bitswap
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"time"
+
+	boxo "github.com/ipfs/boxo/bitswap/client"
+	"github.com/ipfs/boxo/bitswap/network/bsnet"
+	"github.com/ipfs/boxo/blockstore"
+	"github.com/ipfs/go-datastore"
+	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/sec"
+	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	"github.com/libp2p/go-libp2p/p2p/host/peerstore/pstoremem"
+	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/net/upgrader"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+const (
+	dhtPrefix   = "/btfs"         // and no /lan for its LAN
+	dialTimeout = 8 * time.Second // with all handshakes
+	lowWater    = 24              // connections that are kept
+	highWater   = 64
+	memory      = 48 << 20 // of libp2p's buffers
+	window      = 2 << 20  // of a stream: 40 MB/s over 50 ms
+)
+
+// parts of libp2p and boxo that run while the node is awake.
+type parts struct {
+	host   host.Host
+	dht    *dht.IpfsDHT
+	client *boxo.Client
+	stop   func()
+}
+
+// assemble starts them. libp2p.New would do as much of it, and bring QUIC, WebRTC and a
+// framework of injection into the program, none of which is used.
+func (n *Node) assemble() (_ *parts, err error) {
+	var opened []io.Closer // last first
+	defer func() {
+		if err != nil {
+			for _, c := range opened {
+				_ = c.Close() // nothing was sent yet
+			}
+		}
+	}()
+	open := func(c io.Closer, err error) error {
+		if err == nil {
+			opened = append([]io.Closer{c}, opened...)
+		}
+		return err
+	}
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	self, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	book, err := pstoremem.NewPeerstore()
+	if err := open(book, err); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(book.AddPrivKey(self, key), book.AddPubKey(self, key.GetPublic())); err != nil {
+		return nil, err
+	}
+	base := rcmgr.DefaultLimits
+	base.SystemBaseLimit.Memory = memory
+	limits, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(base.Scale(memory, 4*highWater)), rcmgr.WithMetricsDisabled())
+	if err := open(limits, err); err != nil {
+		return nil, err
+	}
+	bus := eventbus.NewBus()
+	net, err := swarm.NewSwarm(self, book, bus,
+		swarm.WithConnectionGater(gate{n}), swarm.WithResourceManager(limits), swarm.WithMultiaddrResolver(noNames{}),
+		swarm.WithDialTimeout(dialTimeout), swarm.WithDialTimeoutLocal(dialTimeout),
+		swarm.WithUDPBlackHoleSuccessCounter(nil), swarm.WithIPv6BlackHoleSuccessCounter(nil))
+	if err := open(net, err); err != nil {
+		return nil, err
+	}
+	if err := n.addTransports(net, key, limits); err != nil {
+		return nil, err
+	}
+	connections, err := connmgr.NewConnManager(lowWater, highWater, connmgr.WithGracePeriod(30*time.Second))
+	if err := open(connections, err); err != nil {
+		return nil, err
+	}
+	h, err := basichost.NewHost(net, &basichost.HostOpts{EventBus: bus, ConnManager: connections, UserAgent: "btmount", ProtocolVersion: "btfs/0.1.0"})
+	if err := open(h, err); err != nil {
+		return nil, err
+	}
+	h.Start()
+	router, err := dht.New(h,
+		dht.Mode(dht.ModeClient),
+		dht.ProtocolPrefix(dhtPrefix),
+		dht.DisableAutoRefresh(), // which would ask around when nobody wants anything
+		dht.DisableValues(),
+		dht.AddressFilter(n.mayDial),
+		dht.RoutingTablePeerDiversityFilter(nil),
+	)
+	if err := open(router, err); err != nil {
+		return nil, err
+	}
+	return n.exchange(h, router), nil
+}
+
+// addTransports has it speak over TCP and WebSocket, with TLS or Noise, in the network
+// whose key it has.
+func (n *Node) addTransports(net *swarm.Swarm, key crypto.PrivKey, limits network.ResourceManager) error {
+	mux := *yamux.DefaultTransport
+	mux.MaxStreamWindowSize = window
+	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: &mux}}
+	tls, err := libp2ptls.New(libp2ptls.ID, key, muxers)
+	if err != nil {
+		return err
+	}
+	noise, err := noise.New(noise.ID, key, muxers)
+	if err != nil {
+		return err
+	}
+	up, err := upgrader.New([]sec.SecureTransport{tls, noise}, muxers, n.cfg.Network.key, limits, gate{n})
+	if err != nil {
+		return err
+	}
+	overTCP, err := tcp.NewTCPTransport(up, limits, nil, n.overTCP(), tcp.WithConnectionTimeout(dialTimeout))
+	if err != nil {
+		return err
+	}
+	return errors.Join(net.AddTransport(overTCP), net.AddTransport(&overWebSocket{n, up, limits}))
+}
+
+// exchange starts what asks for blocks.
+func (n *Node) exchange(h host.Host, router *dht.IpfsDHT) *parts {
+	net := watched{bsnet.NewFromIpfsHost(h), n}
+	wait := boxo.DefaultDontHaveTimeoutConfig()
+	wait.DontHaveTimeout, wait.MaxExpectedWantProcessTime, wait.MaxTimeout = 2*time.Second, time.Second, 4*time.Second
+	ctx, cancel := context.WithCancel(context.Background())
+	client := boxo.New(ctx, net, nil, blockstore.NewBlockstore(datastore.NewNullDatastore()),
+		boxo.WithTracer(tap{n}), boxo.WithoutDuplicatedBlockStats(), boxo.WithDontHaveTimeoutConfig(wait), boxo.ProviderSearchDelay(searchAfter))
+	net.Start(client)
+	return &parts{h, router, client, func() {
+		net.Stop()
+		for _, c := range []io.Closer{client, router, h} {
+			if err := c.Close(); err != nil {
+				n.log.Debug("stopping the BTFS node", "err", err)
+			}
+		}
+		cancel()
+	}}
+}
+
+// mayDial leaves the addresses that may be dialled.
+func (n *Node) mayDial(all []ma.Multiaddr) []ma.Multiaddr {
+	return ma.FilterAddrs(all, func(m ma.Multiaddr) bool { return gate{n}.InterceptAddrDial("", m) })
+}
+
+// noNames looks no name up: those that the user typed are looked up before.
+type noNames struct{}
+
+var errName = errors.New("names in addresses of strangers are not looked up")
+
+func (noNames) ResolveDNSAddr(context.Context, peer.ID, ma.Multiaddr, int, int) ([]ma.Multiaddr, error) {
+	return nil, errName
+}
+
+func (noNames) ResolveDNSComponent(context.Context, ma.Multiaddr, int) ([]ma.Multiaddr, error) {
+	return nil, errName
+}
