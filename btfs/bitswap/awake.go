@@ -215,11 +215,12 @@ func (a *awake) keep(t typed) {
 func (a *awake) dial(t typed) error {
 	ctx, cancel := context.WithTimeout(a.ctx, dialTimeout)
 	defer cancel()
+	start := time.Now()
 	addrs, err := a.addresses(ctx, t)
 	if err == nil {
 		err = a.host.Connect(ctx, peer.AddrInfo{ID: t.id, Addrs: addrs})
 		if err != nil {
-			err = plainly(err)
+			err = plainly(err, a.n.reachedSince(start, addrs))
 		}
 	}
 	if a.ctx.Err() != nil {
@@ -431,10 +432,12 @@ func (a *awake) search(ctx context.Context, s *session, c cid.Cid) bool {
 		dials.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 			defer cancel()
+			start := time.Now()
 			if err := a.host.Connect(ctx, p); err != nil {
+				reached := a.n.reachedSince(start, p.Addrs)
 				a.mu.Lock()
 				defer a.mu.Unlock()
-				s.failed = plainly(err)
+				s.failed = plainly(err, reached)
 			}
 		})
 	}

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/control"
@@ -165,7 +167,20 @@ func (n *Node) dial(ctx context.Context, m ma.Multiaddr) (net.Conn, error) {
 	if err != nil {
 		return nil, &unreachableError{bare(err)}
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.reached[a.To] = time.Now()
 	return c, nil
+}
+
+// reachedSince reports whether there was a connection to one of the addresses.
+func (n *Node) reachedSince(t time.Time, all []ma.Multiaddr) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.ContainsFunc(all, func(m ma.Multiaddr) bool {
+		to, ok := addrPort(m)
+		return ok && n.reached[to].After(t)
+	})
 }
 
 // unreachableError says that there was not even a connection.
@@ -184,7 +199,7 @@ func bare(err error) error {
 
 // plainly makes one line of what libp2p says of a dial that failed. If there was a
 // connection, it is most likely that of another network.
-func plainly(err error) error {
+func plainly(err error, reached bool) error {
 	if u := (*unreachableError)(nil); errors.As(err, &u) {
 		return fmt.Errorf("cannot connect: %w", u.err)
 	}
@@ -194,6 +209,8 @@ func plainly(err error) error {
 		return errors.New("it may not be dialled, or lied, or was silent")
 	case strings.Contains(said, "peer id mismatch"):
 		return errors.New("another peer than the one that was named is at this address")
+	case !reached && (errors.Is(err, context.DeadlineExceeded) || strings.Contains(said, "deadline exceeded")):
+		return fmt.Errorf("cannot connect: no answer within %v", dialTimeout)
 	case strings.Contains(said, "negotiate") || errors.Is(err, context.DeadlineExceeded):
 		return errors.New("it was reached, and nothing it says makes sense; wrong swarm key? (--btfs-network)")
 	}

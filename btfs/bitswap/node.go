@@ -55,6 +55,7 @@ type Node struct {
 	took    int64 // blocks
 	asked   asked
 	conduct map[peer.ID]*conduct // since it woke
+	reached map[netip.AddrPort]time.Time
 }
 
 type state uint8
@@ -68,7 +69,7 @@ const (
 
 // New checks the addresses. It opens nothing before somebody asks for a block.
 func New(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, log: cfg.Log, typedAt: map[netip.AddrPort]bool{}, conduct: map[peer.ID]*conduct{}}
+	n := &Node{cfg: cfg, log: cfg.Log, typedAt: map[netip.AddrPort]bool{}, conduct: map[peer.ID]*conduct{}, reached: map[netip.AddrPort]time.Time{}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
@@ -220,6 +221,7 @@ func (n *Node) sleep() {
 	}
 	a := n.awake
 	n.state, n.awake = asleep, nil
+	clear(n.reached)
 	n.all.Add(1)
 	n.mu.Unlock()
 	defer n.all.Done()

@@ -108,7 +108,7 @@ func (s *show) prepare() error {
 			s.env = append(s.env, v)
 		}
 	}
-	s.env = append(s.env, "PATH="+bin+":"+os.Getenv("PATH"), "XDG_CONFIG_HOME="+s.dir, "LC_ALL=C.UTF-8")
+	s.env = append(s.env, "PATH="+bin+":"+os.Getenv("PATH"), "XDG_CONFIG_HOME="+s.dir, "LC_ALL=C.UTF-8", "BTMOUNT_BTFS_NETWORK=none")
 	return nil
 }
 

@@ -65,6 +65,7 @@ func run(m *testing.M) int {
 	for _, v := range []string{"HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"} {
 		os.Setenv(v, filepath.Join(scratch, "home"))
 	}
+	os.Setenv("BTMOUNT_BTFS_NETWORK", "none") // nobody in the world is asked
 	code := m.Run()
 	if err := goleak.Find(); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
