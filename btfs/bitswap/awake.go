@@ -382,9 +382,9 @@ func (a *awake) find(s *session, c cid.Cid) {
 	}
 	s.search = true
 	a.all.Go(func() { // ends when a block comes, nobody waits, or with the node
-		for {
+		for again := false; ; again = true {
 			a.mu.Lock()
-			if s.users == 0 || s.came.After(s.begun) && !s.begun.IsZero() {
+			if s.users == 0 || again && s.came.After(s.begun) {
 				s.search = false
 				a.mu.Unlock()
 				return

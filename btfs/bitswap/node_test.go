@@ -119,6 +119,30 @@ func TestFixturesFromTheDHT(t *testing.T) {
 	}
 }
 
+// What comes first from one peer does not keep others from being looked for: here each
+// object is at another one, and nothing says which blocks belong together.
+func TestManyProviders(t *testing.T) {
+	t.Parallel()
+	fixtures, store := btfstest.Fixtures(t)
+	first := peers.New(t, peers.Config{})
+	n := node(t, bitswap.Config{Bootstrap: []string{first.Addr()}})
+	for _, name := range []string{"file-mode", "file-mtime-mode"} {
+		c := btfstest.Named(t, fixtures, name).CID
+		b, err := store.Block(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		own := btfstest.NewStore()
+		own.Put(cid.DagProtobuf, b)
+		peers.New(t, peers.Config{Store: own, Bootstrap: first}).Provide(t, c)
+		ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
+		if _, err := n.Block(ctx, c, nil); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		cancel()
+	}
+}
+
 // Peers that answer nothing, or other bytes than they were asked for, cost moments: what
 // comes is true, and comes from the one that is honest.
 func TestFaultyPeers(t *testing.T) {
