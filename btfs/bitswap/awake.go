@@ -49,12 +49,14 @@ type session struct {
 	root    cid.Cid // not defined for all blocks of which none is known
 	fetcher exchange.Fetcher
 	end     context.CancelFunc
+	next    chan cid.Cid // to search for, while a search waits for its next time
 
 	// All below is guarded by awake.mu.
 	users  int
 	used   time.Time
 	came   time.Time // the last block
 	begun  time.Time // the last search
+	looked cid.Cid   // what for
 	search bool      // one runs
 	asked  bool      // the DHT, to the end
 	found  int       // peers
@@ -299,7 +301,7 @@ func (a *awake) said() string {
 
 func (a *awake) newSession(root cid.Cid) *session {
 	ctx, cancel := context.WithCancel(a.ctx)
-	return &session{root: root, fetcher: a.client.NewSession(ctx), end: cancel}
+	return &session{root: root, fetcher: a.client.NewSession(ctx), end: cancel, next: make(chan cid.Cid, 1)}
 }
 
 // sessionOf returns the session of a root, for one use.
@@ -377,22 +379,30 @@ func (a *awake) forgetLocked() {
 func (a *awake) find(s *session, c cid.Cid) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if s.search || a.ctx.Err() != nil || time.Since(s.begun) < findAgain {
+	other := !s.root.Defined() && !c.Equals(s.looked) // of another object, most likely
+	if s.search && other {
+		select {
+		case s.next <- c:
+		default:
+		}
+	}
+	if s.search || a.ctx.Err() != nil || !other && time.Since(s.begun) < findAgain {
 		return
 	}
 	s.search = true
 	a.all.Go(func() { // ends when a block comes, nobody waits, or with the node
 		for again := false; ; again = true {
 			a.mu.Lock()
-			if s.users == 0 || again && s.came.After(s.begun) {
+			if s.users == 0 || again && s.came.After(s.begun) && c.Equals(s.looked) {
 				s.search = false
 				a.mu.Unlock()
 				return
 			}
-			s.begun = time.Now()
+			s.begun, s.looked = time.Now(), c
 			a.mu.Unlock()
 			a.searchBoth(s, c)
 			select {
+			case c = <-s.next:
 			case <-time.After(findAgain):
 			case <-a.ctx.Done():
 				return
