@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	iofs "io/fs"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -233,5 +235,114 @@ func TestObjectsByName(t *testing.T) {
 		if _, err := os.Stat(at(name)); !errors.Is(err, unix.ENOENT) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// big adds a file of n bytes in leaves of 256 KiB.
+func big(store *btfstest.Store, n int) (id string, content []byte) {
+	content = make([]byte, n)
+	rand.NewChaCha8([32]byte{5}).Read(content)
+	var leaves []btfstest.Link
+	for leaf := range slices.Chunk(content, 256<<10) {
+		leaves = append(leaves, store.Leaf(leaf))
+	}
+	return store.Tree(leaves...).CID.String(), content
+}
+
+// Nobody is held by a source that hangs: who waits for a name, a listing or a byte can be
+// killed, and the mount ends as if nobody waited.
+func TestObjectsHang(t *testing.T) {
+	t.Parallel()
+	store := btfstest.NewStore()
+	id, _ := big(store, 4<<20)
+	dir := btfstest.Link{CID: store.Dir(), Name: "dir"}
+	root := store.Dir(dir).String()
+	g := &btfstest.Gateway{Store: store, Raw: true, Fault: func(_ http.ResponseWriter, r *http.Request, c cid.Cid) bool {
+		if c.String() == id || c.String() == root {
+			return false
+		}
+		<-r.Context().Done()
+		return true
+	}}
+	m := newFolders(t).mount(t, "--no-dht", "--btfs-lookup-timeout", "10m", "--read-timeout", "10m", "--btfs-gateway", gateway(t, g))
+	at := func(names ...string) string { return m.path(append([]string{"..", "btfs"}, names...)...) }
+	if st, err := os.Stat(at(id)); err != nil || st.Size() != 4<<20 {
+		t.Fatal(st, err)
+	}
+	// Of one name that is looked up the kernel asks once; others wait for that in a way that
+	// nothing interrupts, and ask one after the other once it is answered.
+	waits := func() (all []*proc) {
+		for range 20 {
+			all = append(all, start(t, "cat", at(id)), start(t, "ls", at(root, "dir")), start(t, "stat", at(store.Leaf([]byte{byte(len(all))}).CID.String())))
+		}
+		for _, p := range all {
+			eventually(t, patience, "a process that waits", func() bool {
+				wchan, err := os.ReadFile(fmt.Sprintf("/proc/%d/wchan", p.cmd.Process.Pid))
+				return err == nil && slices.Contains([]string{"request_wait_answer", "folio_wait_bit_common", "d_alloc_parallel"}, string(wchan))
+			})
+		}
+		return all
+	}
+	killed := waits()
+	began := time.Now()
+	for _, p := range killed { // those that stand in line too
+		p.signal(syscall.SIGKILL)
+	}
+	for _, p := range killed {
+		p.ended(patience)
+	}
+	t.Logf("%d processes gone after %v", len(killed), time.Since(began))
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if got := list(t, at()); len(got) != 2 {
+		t.Errorf("btfs/ lists %q", got)
+	}
+	more := waits()
+	began = time.Now()
+	output(t, patience, btmount, "unmount", m.point)
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("unmount took %v", took)
+	}
+	for _, p := range more {
+		p.ended(time.Second)
+	}
+	m.ended(2 * time.Second)
+	if code := m.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("the daemon ended with %v", m.cmd.ProcessState)
+	}
+}
+
+// A daemon that is killed while it reads serves right bytes afterwards, and fetches little again.
+func TestObjectsKilled(t *testing.T) {
+	t.Parallel()
+	store := btfstest.NewStore()
+	id, content := big(store, 24<<20)
+	url := gateway(t, &btfstest.Gateway{Store: store, Raw: true})
+	f := newFolders(t)
+	original := filepath.Join(t.TempDir(), "original")
+	if err := os.WriteFile(original, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	for round := range 4 {
+		m := f.mountObjects(t, "--btfs-gateway", url)
+		r := reader(t, "compare", "sequential", m.path("..", "btfs", id), original)
+		goal := (round + 1) * len(content) / 6
+		eventually(t, patience, "some of it", func() bool {
+			var st unix.Stat_t
+			return unix.Stat(m.path("..", "btfs", id), &st) == nil && st.Blocks*512 >= int64(goal)
+		})
+		m.kill()
+		r.ended(5 * time.Second)
+		asked += store.Asked()
+	}
+	m := f.mountObjects(t, "--btfs-gateway", url)
+	same(t, "sequential", m.path("..", "btfs", id), original)
+	same(t, "random", m.path("..", "btfs", id), original)
+	asked += store.Asked()
+	t.Logf("%d blocks were asked for, of %d", asked, len(content)/(256<<10)+1)
+	if most := 3 * len(content) / (256 << 10); asked > most {
+		t.Errorf("%d blocks were asked for, %d at most", asked, most)
 	}
 }

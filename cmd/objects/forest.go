@@ -44,6 +44,8 @@ type Forest struct {
 	files files
 	ahead ahead
 
+	refused refused
+
 	mu    sync.Mutex // guards everything below
 	last  tree.ID
 	nodes map[tree.ID]*node
@@ -177,6 +179,10 @@ func (f *Forest) Stat(_ context.Context, id tree.ID) (tree.Entry, error) {
 
 // Lookup implements fs.Catalog.
 func (f *Forest) Lookup(ctx context.Context, dir tree.ID, name string) (tree.Entry, error) {
+	return f.refused.lookup(ctx, asked{dir, objectsDir, name}, func() (tree.Entry, error) { return f.lookup(ctx, dir, name) })
+}
+
+func (f *Forest) lookup(ctx context.Context, dir tree.ID, name string) (tree.Entry, error) {
 	if dir == tree.Root {
 		n, err := f.lookupRoot(ctx, name)
 		if err != nil {

@@ -79,6 +79,10 @@ func (s *Names) Lookup(ctx context.Context, dir tree.ID, name string) (tree.Entr
 	if names.Check(name) != nil || strings.HasPrefix(name, ".") {
 		return tree.Entry{}, errAbsent // whoever is asked
 	}
+	return s.refused.lookup(ctx, asked{dir, namesDir, name}, func() (tree.Entry, error) { return s.lookupName(ctx, name) })
+}
+
+func (s *Names) lookupName(ctx context.Context, name string) (tree.Entry, error) {
 	to, err := s.resolver.Resolve(ctx, name)
 	if err != nil {
 		return tree.Entry{}, wrap(namesDir+"/"+name, err)
