@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -140,7 +141,7 @@ func (s *files) open(ctx context.Context, n *node) (fs.Content, error) {
 			return nil, err
 		}
 	}
-	return &reading{Reader: f.object.NewReader(extent.Extent{Len: o.Size}, s.forest.cfg.Scheduler), file: f}, nil
+	return &reading{Reader: f.object.NewReader(extent.Extent{Len: o.Size}, s.forest.cfg.Scheduler), file: f, node: n}, nil
 }
 
 // load opens the cache object of a file; opening is held.
@@ -287,12 +288,15 @@ func (f *file) fill(ctx context.Context, u int, _ time.Time) error {
 type reading struct {
 	*cache.Reader
 	file   *file
+	node   *node
+	read   atomic.Int64 // bytes
 	closed sync.Once
 }
 
 // ReadAt says why nothing came in time, if that is known.
 func (r *reading) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	n, err := r.Reader.ReadAt(ctx, p, off)
+	r.read.Add(int64(n))
 	if err != nil && errors.Is(err, context.DeadlineExceeded) {
 		r.file.mu.Lock()
 		last := r.file.last
@@ -307,7 +311,13 @@ func (r *reading) ReadAt(ctx context.Context, p []byte, off int64) (int, error) 
 // Close closes the file.
 func (r *reading) Close() error {
 	err := r.Reader.Close()
-	r.closed.Do(func() { r.file.forest.files.shut(r.file) })
+	r.closed.Do(func() {
+		f := r.file.forest
+		if r.read.Load() >= r.file.object.Size {
+			f.ahead.finished(f, r.node)
+		}
+		f.files.shut(r.file)
+	})
 	return err
 }
 

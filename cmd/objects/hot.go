@@ -1,8 +1,10 @@
 package objects
 
 import (
+	"cmp"
 	"container/list"
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/btmount/btmount/btfs/unixfs"
@@ -81,9 +83,33 @@ func (h *hot) drop(n *node) {
 // listing is the names of a directory as they are shown, sorted as they are listed.
 type listing struct {
 	names  []string
-	index  map[string]int
 	made   map[string]string // the raw one of a name that had to be changed
+	orders [2]order          // by name, and by inode number: as cp -r goes
 	weight int
+}
+
+// order is names in some order, and their places in it.
+type order struct {
+	names []string
+	index map[string]int
+}
+
+func orderOf(names []string) order {
+	o := order{names, make(map[string]int, len(names))}
+	for i, name := range names {
+		o.index[name] = i
+	}
+	return o
+}
+
+// order fills orders, for a directory of a hash.
+func (l *listing) order(dir [32]byte) {
+	inos := make(map[string]uint64, len(l.names))
+	for _, name := range l.names {
+		inos[name] = ino(childHash(dir, name))
+	}
+	byIno := slices.SortedFunc(slices.Values(l.names), func(a, b string) int { return cmp.Compare(inos[a], inos[b]) })
+	l.orders = [2]order{orderOf(l.names), orderOf(byIno)}
 }
 
 // listing returns the names of a directory.
@@ -103,6 +129,7 @@ func (f *Forest) listing(ctx context.Context, d *node) (*listing, error) {
 		return nil, wrap(d.path(), err)
 	}
 	l := shown(all)
+	l.order(d.hash)
 	f.mu.Lock()
 	f.hot.change(d, func(w *warm) { w.object, w.listing = o, l })
 	f.mu.Unlock()
@@ -133,15 +160,14 @@ func shown(all []unixfs.Entry) *listing {
 	}
 	t := tree.Build(specs)
 	first, count := t.Children(0)
-	l := &listing{names: make([]string, 0, count), index: make(map[string]int, count), made: map[string]string{}}
+	l := &listing{names: make([]string, 0, count), made: map[string]string{}}
 	for i := first; i < first+count; i++ {
 		n := t.Node(i)
 		if n.Tag >= plain {
 			l.made[n.Name] = specs[n.Tag].Path[0]
 		}
-		l.index[n.Name] = len(l.names)
 		l.names = append(l.names, n.Name)
-		l.weight += 128 + len(n.Name)
+		l.weight += 256 + len(n.Name)
 	}
 	return l
 }

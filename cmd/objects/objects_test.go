@@ -338,7 +338,7 @@ func TestAhead(t *testing.T) {
 	defer a.close()
 	brought := map[int]int{}
 	for i := range 1000 {
-		from, to := a.step(7, i, 1000)
+		from, to := a.step(a.looks, way{dir: 7}, i, 1000, maxAhead)
 		for n := from; n < to; n++ {
 			if brought[n]++; n <= i {
 				t.Errorf("name %d is brought after it was looked at", n)
@@ -354,7 +354,7 @@ func TestAhead(t *testing.T) {
 		}
 	}
 	for i := range 100 {
-		if from, to := a.step(8, i*37%1000, 1000); from != to {
+		if from, to := a.step(a.looks, way{dir: 8}, i*37%1000, 1000, maxAhead); from != to {
 			t.Errorf("look %d brings %d names", i, to-from)
 		}
 	}
@@ -459,5 +459,63 @@ func TestNames(t *testing.T) {
 	why := (*Error)(nil)
 	if _, err := n.Lookup(t.Context(), tree.Root, "other.org"); !errors.As(err, &why) || !why.NoSource() || errors.Is(err, iofs.ErrNotExist) {
 		t.Errorf("a domain that has no link: %v", err)
+	}
+}
+
+// Who reads files to their ends, one after the other, has the next ones read; who looks into
+// them has not.
+func TestReadAhead(t *testing.T) {
+	store := btfstest.NewStore()
+	var links []btfstest.Link
+	for i := range 30 {
+		l := store.Tree(store.Leaf(bytes.Repeat([]byte{byte(i)}, 200_000)), store.Leaf(bytes.Repeat([]byte{byte(i), 1}, 100_000)), store.Leaf([]byte{byte(i)}))
+		l.Name = fmt.Sprintf("%02d", i)
+		links = append(links, l)
+	}
+	root := store.Dir(links...).String()
+	b := newBed(t, t.TempDir(), store, 1<<30)
+	e, err := b.walk(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range b.List(t.Context(), e.ID, 0) {
+		break
+	}
+	head := func(i int) {
+		f, err := b.walk(t.Context(), fmt.Sprintf("%s/%02d", root, i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := b.Open(t.Context(), f.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.ReadAt(t.Context(), make([]byte, 4096), 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	present := func(i int) int64 {
+		f, err := b.walk(t.Context(), fmt.Sprintf("%s/%02d", root, i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.Present
+	}
+	for i := range 6 {
+		head(i)
+	}
+	b.ahead.all.Wait()
+	if n := present(9); n != 0 {
+		t.Errorf("%d bytes were read ahead of who looks into files", n)
+	}
+	for i := 10; i < 14; i++ {
+		b.read(t, fmt.Sprintf("%s/%02d", root, i))
+	}
+	b.ahead.all.Wait()
+	if n := present(15); n != 400_001 {
+		t.Errorf("%d bytes were read ahead of who reads one file after the other", n)
 	}
 }
