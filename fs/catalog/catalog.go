@@ -16,7 +16,7 @@
 // not from the order of adding, and without state on disk. So the same set looks
 // the same after a restart, to rsync and to media libraries alike.
 //
-//   - An inode number is the start of SHA-256(identity, path), see inode.go.
+//   - An inode number is the start of SHA-256(identity), and a place in it, see inode.go.
 //   - Of several torrents with one name, the one with the smallest identity has the
 //     plain name; the others get " [8 hex digits of the identity]" before the
 //     extension. So adding one may rename another, which is told like any change.

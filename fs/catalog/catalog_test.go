@@ -431,3 +431,28 @@ func BenchmarkAdd(b *testing.B) {
 		}
 	}
 }
+
+// Who goes by inode numbers reads the files of a torrent in its order.
+func TestInodeOrder(t *testing.T) {
+	var specs []tree.Spec
+	for i := range 100 {
+		specs = append(specs, tree.Spec{Path: []string{fmt.Sprint("d", i/10), fmt.Sprint(i * 37 % 100)}, Size: 1, Tag: i})
+	}
+	m := newTorrent(1)
+	m.tree = tree.Build(specs)
+	at := mounted("x", m)
+	seen := map[uint64]bool{}
+	byTag := make([]uint64, len(specs))
+	for i, n := range m.tree.All() {
+		if seen[at.inodes[i]] {
+			t.Errorf("%d twice", at.inodes[i])
+		}
+		seen[at.inodes[i]] = true
+		if n.Tag != tree.NoTag {
+			byTag[n.Tag] = at.inodes[i]
+		}
+	}
+	if !slices.IsSorted(byTag) {
+		t.Error(byTag)
+	}
+}
