@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // soak reads from a mount for long while its peers come and go and links stall, and writes
@@ -94,6 +96,8 @@ func (b *bench) soak() error {
 				for old := slowest.Load(); int64(took) > old && !slowest.CompareAndSwap(old, int64(took)); old = slowest.Load() {
 				}
 				read.Add(int64(n))
+				// Else all of it is in the kernel's memory after a while, and nothing is asked of us.
+				_ = unix.Fadvise(int(f.Fd()), off, int64(n), unix.FADV_DONTNEED)
 				time.Sleep(gap - took)
 			}
 		})
