@@ -9,12 +9,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ipfs/boxo/exchange"
-	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/btmount/btmount/btfs/source"
 )
 
 const (
@@ -44,12 +44,10 @@ type awake struct {
 	sessions map[cid.Cid]*session
 }
 
-// session is the search and the questions for the blocks of one object.
+// session is the search for the blocks of one object.
 type session struct {
-	root    cid.Cid // not defined for all blocks of which none is known
-	fetcher exchange.Fetcher
-	end     context.CancelFunc
-	next    chan cid.Cid // to search for, while a search waits for its next time
+	root cid.Cid      // not defined for all blocks of which none is known
+	next chan cid.Cid // to search for, while a search waits for its next time
 
 	// All below is guarded by awake.mu.
 	users  int
@@ -84,7 +82,6 @@ func (n *Node) start() (*awake, error) {
 		}
 	}})
 	a.dialAll()
-	a.all.Go(a.watch)
 	for _, t := range n.peers {
 		a.all.Go(func() { a.keep(t) })
 	}
@@ -93,11 +90,6 @@ func (n *Node) start() (*awake, error) {
 
 func (a *awake) stop() {
 	a.cancel()
-	a.mu.Lock()
-	for _, s := range a.sessions {
-		s.end()
-	}
-	a.mu.Unlock()
 	a.parts.stop()
 	a.all.Wait()
 }
@@ -299,11 +291,6 @@ func (a *awake) said() string {
 	return strings.Join(all, "; ")
 }
 
-func (a *awake) newSession(root cid.Cid) *session {
-	ctx, cancel := context.WithCancel(a.ctx)
-	return &session{root: root, fetcher: a.client.NewSession(ctx), end: cancel, next: make(chan cid.Cid, 1)}
-}
-
 // sessionOf returns the session of a root, for one use.
 func (a *awake) sessionOf(root cid.Cid) *session {
 	a.mu.Lock()
@@ -313,7 +300,7 @@ func (a *awake) sessionOf(root cid.Cid) *session {
 		if len(a.sessions) >= maxSessions {
 			a.forgetLocked()
 		}
-		s = a.newSession(root)
+		s = &session{root: root, next: make(chan cid.Cid, 1)}
 		a.sessions[root] = s
 	}
 	s.users++
@@ -321,45 +308,26 @@ func (a *awake) sessionOf(root cid.Cid) *session {
 	return s
 }
 
-// ask asks for a block until it comes. A want can get lost in boxo: that of a block which
-// just came, and is wanted again, is taken back with the one before. And a session can run
-// out of peers while one that has the block is connected: if nothing comes of one there is
-// a new one.
-func (a *awake) ask(ctx context.Context, root, c cid.Cid) (s *session, b blocks.Block, err error) {
-	for wait := askAgain; ; wait = min(2*wait, askMost) {
-		s = a.sessionOf(root)
-		search := time.AfterFunc(searchAfter, func() { a.find(s, c) })
-		start := time.Now()
-		once, cancel := context.WithTimeout(ctx, wait)
-		b, err = s.fetcher.GetBlock(once, c)
-		late := once.Err() != nil
-		cancel()
-		search.Stop()
-		a.done(s, err == nil, late, start)
-		if err == nil || !late || ctx.Err() != nil {
-			return s, b, err
-		}
+// ask asks for a block until it comes, and looks for others to ask if it does not soon.
+func (a *awake) ask(ctx context.Context, root, c cid.Cid) (s *session, b []byte, err error) {
+	s = a.sessionOf(root)
+	search := time.AfterFunc(searchAfter, func() { a.find(s, c) })
+	due, ok := source.Due(ctx)
+	if !ok {
+		due = time.Now()
 	}
-}
-
-// done ends the use of a session. One of which nothing came for a while gives way.
-func (a *awake) done(s *session, came, late bool, start time.Time) {
+	b, err = a.client.Get(ctx, root, c, due)
+	search.Stop()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s.users--
-	switch {
-	case came:
+	if err == nil {
 		s.came = time.Now()
-	case late && s.came.Before(start) && a.sessions[s.root] == s:
-		a.sessions[s.root] = a.newSession(s.root)
-		a.sessions[s.root].begun, a.sessions[s.root].asked, a.sessions[s.root].found = s.begun, s.asked, s.found
 	}
-	if s.users == 0 && a.sessions[s.root] != s {
-		s.end()
-	}
+	return s, b, err
 }
 
-// forgetLocked ends the session that nobody used for longest. If all are in use there is
+// forgetLocked drops the session that nobody used for longest. If all are in use there is
 // one more, of as many as blocks are asked for at a time.
 func (a *awake) forgetLocked() {
 	var oldest *session
@@ -369,7 +337,6 @@ func (a *awake) forgetLocked() {
 		}
 	}
 	if oldest != nil {
-		oldest.end()
 		delete(a.sessions, oldest.root)
 	}
 }

@@ -18,9 +18,8 @@
 // of the user's own is simply the nearest of them. Some nodes of the list are dialled
 // too. All who are connected are asked whether they have a block; if none gives it within
 // a moment the DHT is asked who has it, or the root of its object, and those are dialled.
-// Blocks of one object share a session of boxo's bitswap: who had one of them is asked for
-// the next ones at once, several peers by turns, which costs a round trip and no question
-// before it.
+// Package want decides which of those who are connected is asked for which block, and whom
+// next if nothing comes.
 //
 // # What strangers may not do
 //
@@ -29,10 +28,10 @@
 // sockets are its, WebSocket included, so that whatever it is bound to, or goes through,
 // holds here too. Names in addresses are looked up only if the user gave them.
 //
-// A block is verified against its CID here, whatever boxo did. Bytes that were not asked
-// for are dropped: a peer that sends such is as one that sends nothing, others are asked in
-// its place, and after a few of them it is not spoken to any more. Connections, streams and memory are limited by libp2p's resource
-// manager, the window of a stream to 2 MiB.
+// A block is found by its SHA-256, so that it is verified or not wanted. Bytes that were not
+// asked for are dropped: a peer that sends such is as one that sends nothing, others are asked
+// in its place, and after a few of them it is not spoken to any more. Connections, streams and
+// memory are limited by libp2p's resource manager, the window of a stream to 2 MiB.
 //
 // A peer of another network cannot be told from one that hangs: with another swarm key
 // nothing that comes makes sense. Who was reached and said nothing that could be
@@ -42,7 +41,7 @@
 //
 // Running go-btfs: 300 MB that need a wallet. QUIC, which no private network can have.
 // The DHT as a server, or serving blocks: a filesystem that was mounted to read should not
-// become a host of what strangers ask for. boxo's own search for providers: it gives up
-// for a minute when the DHT is not yet connected, and asks for the block where peers
-// announce the root.
+// become a host of what strangers ask for. The client of boxo: see package want; and its
+// search for providers gives up for a minute when the DHT is not yet connected, and asks for
+// the block where peers announce the root.
 package bitswap

@@ -7,10 +7,6 @@ import (
 	"io"
 	"time"
 
-	boxo "github.com/ipfs/boxo/bitswap/client"
-	"github.com/ipfs/boxo/bitswap/network/bsnet"
-	"github.com/ipfs/boxo/blockstore"
-	"github.com/ipfs/go-datastore"
 	dht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -29,6 +25,8 @@ import (
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/btmount/btmount/btfs/bitswap/want"
 )
 
 const (
@@ -44,7 +42,7 @@ const (
 type parts struct {
 	host   host.Host
 	dht    *dht.IpfsDHT
-	client *boxo.Client
+	client *want.Client
 	stop   func()
 }
 
@@ -117,7 +115,15 @@ func (n *Node) assemble() (_ *parts, err error) {
 	if err := open(router, err); err != nil {
 		return nil, err
 	}
-	return n.exchange(h, router), nil
+	client, end := n.exchange(h)
+	return &parts{h, router, client, func() {
+		end()
+		for _, c := range []io.Closer{router, h} {
+			if err := c.Close(); err != nil {
+				n.log.Debug("stopping the BTFS node", "err", err)
+			}
+		}
+	}}, nil
 }
 
 // addTransports has it speak over TCP and WebSocket, with TLS or Noise, in the network
@@ -143,26 +149,6 @@ func (n *Node) addTransports(net *swarm.Swarm, key crypto.PrivKey, limits networ
 		return err
 	}
 	return errors.Join(net.AddTransport(overTCP), net.AddTransport(&overWebSocket{n, up, limits}))
-}
-
-// exchange starts what asks for blocks.
-func (n *Node) exchange(h host.Host, router *dht.IpfsDHT) *parts {
-	net := watched{bsnet.NewFromIpfsHost(h), n}
-	wait := boxo.DefaultDontHaveTimeoutConfig()
-	wait.DontHaveTimeout, wait.MaxExpectedWantProcessTime, wait.MaxTimeout = 2*time.Second, time.Second, 4*time.Second
-	ctx, cancel := context.WithCancel(context.Background())
-	client := boxo.New(ctx, net, nil, blockstore.NewBlockstore(datastore.NewNullDatastore()),
-		boxo.WithTracer(tap{n}), boxo.WithoutDuplicatedBlockStats(), boxo.WithDontHaveTimeoutConfig(wait), boxo.ProviderSearchDelay(searchAfter))
-	net.Start(client)
-	return &parts{h, router, client, func() {
-		net.Stop()
-		for _, c := range []io.Closer{client, router, h} {
-			if err := c.Close(); err != nil {
-				n.log.Debug("stopping the BTFS node", "err", err)
-			}
-		}
-		cancel()
-	}}
 }
 
 // mayDial leaves the addresses that may be dialled.

@@ -11,15 +11,11 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
-
-	"github.com/btmount/btmount/btfs/block"
 )
 
 const (
 	idleAfter   = 5 * time.Minute
 	width       = 256
-	askAgain    = 2 * time.Second // doubled each time
-	askMost     = 8 * time.Second
 	searchAfter = 300 * time.Millisecond // with no block from those who are connected
 )
 
@@ -52,9 +48,8 @@ type Node struct {
 	waking  chan struct{} // closed when it is awake, or could not be
 	users   int
 	idle    *time.Timer
-	took    int64 // blocks
-	asked   asked
-	conduct map[peer.ID]*conduct // since it woke
+	took    int64                 // blocks
+	left    map[peer.ID]time.Time // until when who lied is not spoken to; since it woke
 	reached map[netip.AddrPort]time.Time
 }
 
@@ -69,7 +64,7 @@ const (
 
 // New checks the addresses. It opens nothing before somebody asks for a block.
 func New(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, log: cfg.Log, typedAt: map[netip.AddrPort]bool{}, conduct: map[peer.ID]*conduct{}, reached: map[netip.AddrPort]time.Time{}}
+	n := &Node{cfg: cfg, log: cfg.Log, typedAt: map[netip.AddrPort]bool{}, left: map[peer.ID]time.Time{}, reached: map[netip.AddrPort]time.Time{}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
@@ -119,16 +114,9 @@ func (n *Node) BlockOf(ctx context.Context, root, c cid.Cid, _ func(cid.Cid, []b
 	if err := a.reach(ctx); err != nil {
 		return nil, err
 	}
-	n.mu.Lock()
-	n.asked.add(c)
-	n.mu.Unlock()
-	s, b, err := a.ask(ctx, root, c)
+	s, data, err := a.ask(ctx, root, c)
 	if err != nil {
 		return nil, a.explain(ctx, s, err)
-	}
-	data := b.RawData()
-	if err := block.Verify(c, data); err != nil {
-		return nil, fmt.Errorf("block %s: %w", c, err)
 	}
 	n.mu.Lock()
 	n.took++
@@ -190,7 +178,7 @@ func (n *Node) wake(done chan struct{}) {
 		return
 	}
 	n.state, n.awake = running, a
-	n.conduct = map[peer.ID]*conduct{}
+	clear(n.left)
 	n.restLocked()
 }
 
@@ -249,7 +237,7 @@ type Status struct {
 	Network string
 	Awake   bool
 	Peers   int   // that are connected
-	Left    int   // that are not spoken to for now: they lied, or were silent
+	Left    int   // that are not spoken to any more: they sent what nobody asked for
 	Blocks  int64 // that came
 }
 
@@ -259,8 +247,8 @@ func (n *Node) Status() Status {
 	defer n.mu.Unlock()
 	s := Status{Network: n.cfg.Network.Name, Awake: n.state == running, Blocks: n.took}
 	now := time.Now()
-	for _, c := range n.conduct {
-		if now.Before(c.until) {
+	for _, until := range n.left {
+		if now.Before(until) {
 			s.Left++
 		}
 	}

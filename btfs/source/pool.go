@@ -125,6 +125,13 @@ func By(ctx context.Context, due time.Time) context.Context {
 	return context.WithValue(ctx, dueKey{}, due)
 }
 
+// Due returns when [By] says that blocks are wanted; ok is false without. A Pool tells its
+// sources so.
+func Due(ctx context.Context) (due time.Time, ok bool) {
+	due, ok = ctx.Value(dueKey{}).(time.Time)
+	return due, ok
+}
+
 // Block brings a block, now or when [By] says. What several want at a time is brought once.
 func (p *Pool) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	return p.Of(cid.Undef).Block(ctx, c)
@@ -146,7 +153,7 @@ func (p *Pool) Of(root cid.Cid) Object { return Object{p, root} }
 
 // Block is that of [Pool], for who had other blocks of the object.
 func (o Object) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
-	due, ok := ctx.Value(dueKey{}).(time.Time)
+	due, ok := Due(ctx)
 	if !ok {
 		due = time.Now()
 	}
@@ -323,7 +330,7 @@ func (p *Pool) startLocked(f *flight, m *member, now time.Time) {
 	m.asked = now
 	r := &request{m, f, now, m.active}
 	f.tried[m], f.running = true, append(f.running, r)
-	ctx := f.ctx
+	ctx := By(f.ctx, f.due)
 	p.all.Go(func() { // ends with ctx
 		var b []byte
 		var err error
