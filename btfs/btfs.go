@@ -29,9 +29,11 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/btmount/btmount/btfs/bitswap"
 	"github.com/btmount/btmount/btfs/block"
+	"github.com/btmount/btmount/btfs/btns"
 	"github.com/btmount/btmount/btfs/source"
 	"github.com/btmount/btmount/btfs/unixfs"
 )
@@ -134,6 +136,17 @@ func (s *Store) Close() {
 
 // Block implements [unixfs.Blocks].
 func (s *Store) Block(ctx context.Context, c cid.Cid) ([]byte, error) { return s.pool.Block(ctx, c) }
+
+// Record brings the record of a BTNS name from the DHT. It implements names.Records.
+func (s *Store) Record(ctx context.Context, id peer.ID) ([]byte, error) {
+	if s.peers == nil {
+		return nil, btns.ErrNoRecord
+	}
+	return s.peers.Record(ctx, id)
+}
+
+// HasPeers reports whether there is a node in here, which can ask the DHT.
+func (s *Store) HasPeers() bool { return s.peers != nil }
 
 // Status tells how the sources do, and the node in here.
 type Status struct {

@@ -6,7 +6,8 @@
 // # What it is, and what not
 //
 // It takes and gives nothing: no block is kept or served, nothing is announced, nobody can
-// connect to it, for it has no socket that listens. Peers answer on the connections that
+// connect to it, for it has no socket that listens. (Who has an older record of a name than
+// it found is sent the newer one, as every member of a DHT does.) Peers answer on the connections that
 // it opened. Its key, and so its name, is made new each time it starts. It needs no wallet.
 //
 // A [Node] starts when it is asked for the first block, and sleeps when it was not asked

@@ -27,6 +27,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/btmount/btmount/btfs/bitswap/want"
+	"github.com/btmount/btmount/btfs/btns"
 )
 
 const (
@@ -108,7 +109,7 @@ func (n *Node) assemble() (_ *parts, err error) {
 		dht.Mode(dht.ModeClient),
 		dht.ProtocolPrefix(dhtPrefix),
 		dht.DisableAutoRefresh(), // which would ask around when nobody wants anything
-		dht.DisableValues(),
+		dht.NamespacedValidator("btns", btns.Validator{}),
 		dht.AddressFilter(n.mayDial),
 		dht.RoutingTablePeerDiversityFilter(nil),
 	)

@@ -13,12 +13,14 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"go.uber.org/goleak"
 
 	"github.com/btmount/btmount/btfs/bitswap"
 	"github.com/btmount/btmount/btfs/block"
 	"github.com/btmount/btmount/btfs/btfstest"
 	"github.com/btmount/btmount/btfs/btfstest/peers"
+	"github.com/btmount/btmount/btfs/btns"
 	"github.com/btmount/btmount/btfs/unixfs"
 )
 
@@ -256,6 +258,44 @@ func TestUnreachable(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
+	}
+}
+
+// The newest record of a name that the DHT has is brought, if it is valid.
+func TestRecords(t *testing.T) {
+	t.Parallel()
+	first := peers.New(t, peers.Config{})
+	p, q := peers.New(t, peers.Config{Bootstrap: first}), peers.New(t, peers.Config{Bootstrap: first})
+	key, until := peers.Key(t), time.Now().Add(time.Hour)
+	name := p.Publish(t, key, "/btfs/old", until, 1)
+	q.Publish(t, key, "/btfs/new", until, 2)
+	n := node(t, bitswap.Config{Bootstrap: []string{first.Addr()}})
+	id, err := btns.ParseKey(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := n.Record(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := btns.Verify(id, b, time.Now()); err != nil || r.Value != "/btfs/new" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	other, err := peer.IDFromPrivateKey(peers.Key(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Record(t.Context(), other); !errors.Is(err, btns.ErrNoRecord) {
+		t.Error(err)
+	}
+	alone := node(t, bitswap.Config{Bootstrap: []string{"/ip4/127.0.0.1/tcp/1/p2p/" + other.String()}})
+	unreachable := (*bitswap.UnreachableError)(nil)
+	if _, err := alone.Record(t.Context(), id); !errors.As(err, &unreachable) {
+		t.Error(err)
+	}
+	alone.Close()
+	if _, err := alone.Record(t.Context(), id); !errors.Is(err, bitswap.ErrClosed) {
+		t.Error(err)
 	}
 }
 

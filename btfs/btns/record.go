@@ -31,6 +31,9 @@ var (
 	ErrOtherKey  = errors.New("the public key in it is not that of the name")
 )
 
+// ErrNoRecord says that nobody who should know a record of a name has one.
+var ErrNoRecord = errors.New("nobody in the DHT has a record of it")
+
 // Record is what the owner of a name says, verified.
 type Record struct {
 	Value    string        // as it was signed: /btfs/CID… or /btns/NAME…

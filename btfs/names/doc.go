@@ -6,7 +6,9 @@
 //
 // # Who is believed
 //
-// A record is verified here against the key in the name: it does not matter who sent it.
+// A record is verified here against the key in the name: it does not matter who sent it. It
+// comes from the DHT (bitswap.Node), and the user's node, if there is one, is asked beside: a
+// record that is there within a second after its answer counts more.
 // DNS is believed as everybody does, which is worth as much as the user's resolver. What
 // the user's own node says is believed too, as it is theirs: it verifies records itself,
 // but nothing of that can be seen. Each answer tells which of these it was.

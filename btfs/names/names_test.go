@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -49,11 +51,20 @@ type world struct {
 	node    map[string]string
 	ttl     time.Duration
 	fails   error
-	asked   []string
+	hangs   bool // nobody gives a record
+
+	mu    sync.Mutex
+	asked []string
+}
+
+func (w *world) note(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asked = append(w.asked, name)
 }
 
 func (w *world) TXT(_ context.Context, name string) ([]string, time.Duration, error) {
-	w.asked = append(w.asked, name)
+	w.note(name)
 	if w.fails != nil {
 		return nil, 0, w.fails
 	}
@@ -64,8 +75,12 @@ func (w *world) TXT(_ context.Context, name string) ([]string, time.Duration, er
 	return texts, w.ttl, nil
 }
 
-func (w *world) Record(_ context.Context, id peer.ID) ([]byte, error) {
-	w.asked = append(w.asked, id.String())
+func (w *world) Record(ctx context.Context, id peer.ID) ([]byte, error) {
+	w.note(id.String())
+	if w.hangs {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	if b, ok := w.records[id]; ok {
 		return b, nil
 	}
@@ -73,7 +88,7 @@ func (w *world) Record(_ context.Context, id peer.ID) ([]byte, error) {
 }
 
 func (w *world) ResolveName(_ context.Context, name string) (string, error) {
-	w.asked = append(w.asked, name)
+	w.note(name)
 	if v, ok := w.node[name]; ok {
 		return v, nil
 	}
@@ -213,6 +228,24 @@ func FuzzDNSLink(f *testing.F) {
 		}
 		if err != nil && strings.ContainsAny(err.Error(), "\x1b\n\x00") {
 			t.Errorf("%q: %q", text, err)
+		}
+	})
+}
+
+// What the node says counts if no record comes soon, and a record if it does.
+func TestRecordOrNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		id, record := sign(t, newKey(t, crypto.Ed25519), object, time.Now().Add(time.Hour), 1, 0)
+		name := btns.FormatKey(id)
+		w := &world{records: map[peer.ID][]byte{id: record}, node: map[string]string{"/btns/" + name: other}, hangs: true}
+		start := time.Now()
+		got, err := New(Config{Records: w, Node: w}).Resolve(t.Context(), name)
+		if err != nil || got.Source != "node" || "/btfs/"+got.Path.String() != other || time.Since(start) != recordGrace {
+			t.Errorf("%+v, %v, after %v", got, err, time.Since(start))
+		}
+		w.hangs = false
+		if got, err = New(Config{Records: w, Node: w}).Resolve(t.Context(), name); err != nil || got.Source != "record" {
+			t.Errorf("%+v, %v", got, err)
 		}
 	})
 }

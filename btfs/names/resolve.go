@@ -20,12 +20,15 @@ const (
 	defaultTTL = time.Minute // of what says nothing, and of domains at most
 	maxKnown   = 4096        // names that are remembered
 	maxHops    = 8           // names that lead to names
+
+	recordGrace = time.Second // for a record, when the node has answered
 )
 
 // ErrNoSource says that there is nobody to ask what a peer id stands for.
-var ErrNoSource = errors.New("nobody can be asked for its record: name your node with --btfs-node")
+var ErrNoSource = errors.New("nobody can be asked for its record: name your node with --btfs-node, or a --btfs-network that is not none")
 
-// Records brings the record of a name, from whoever has it. It need not verify it.
+// Records brings the record of a name, from whoever has it. It need not verify it. A
+// bitswap.Node is one.
 type Records interface {
 	Record(ctx context.Context, id peer.ID) ([]byte, error)
 }
@@ -208,27 +211,64 @@ func (r *Resolver) domain(ctx context.Context, name string) (known, time.Duratio
 	return known{}, 0, errors.New("nobody can be asked for a domain")
 }
 
-// key asks for the record of a name, and the node if nobody has it.
+// answer is what one of those says who are asked for a key.
+type answer struct {
+	known known
+	ttl   time.Duration
+	err   error
+}
+
+// key asks for the record of a name, and the node. The record counts if it is there before
+// the node answers, or soon after.
 func (r *Resolver) key(ctx context.Context, id peer.ID) (known, time.Duration, error) {
-	var failed error
+	ctx, cancel := context.WithCancel(ctx)
+	var asked sync.WaitGroup
+	defer asked.Wait() // both end with ctx
+	defer cancel()
+	ask := func(f func() (known, time.Duration, error)) chan answer {
+		c := make(chan answer, 1)
+		asked.Go(func() {
+			k, ttl, err := f()
+			c <- answer{k, ttl, err}
+		})
+		return c
+	}
+	var records, node chan answer // nil: not asked, or failed
 	if r.cfg.Records != nil {
-		k, ttl, err := r.record(ctx, id)
-		if err == nil || ctx.Err() != nil {
-			return k, ttl, err
-		}
-		failed = err
+		records = ask(func() (known, time.Duration, error) { return r.record(ctx, id) })
 	}
 	if r.cfg.Node != nil {
-		k, ttl, err := r.ask(ctx, btns.FormatKey(id))
-		if err != nil && failed != nil {
-			err = fmt.Errorf("%w; and %w", failed, err)
+		node = ask(func() (known, time.Duration, error) { return r.ask(ctx, btns.FormatKey(id)) })
+	}
+	var said *answer // by the node
+	var late <-chan time.Time
+	failed := [2]error{}
+	for records != nil || node != nil {
+		select {
+		case a := <-records:
+			if records = nil; a.err == nil {
+				return a.known, a.ttl, nil
+			}
+			failed[0] = a.err
+		case a := <-node:
+			if node = nil; a.err == nil {
+				said, late = &a, time.After(recordGrace)
+			}
+			failed[1] = a.err
+		case <-late:
+			records = nil
 		}
-		return k, ttl, err
+		if said != nil && records == nil {
+			return said.known, said.ttl, nil
+		}
 	}
-	if failed == nil {
-		failed = ErrNoSource
+	switch {
+	case failed[0] != nil && failed[1] != nil:
+		return known{}, 0, fmt.Errorf("%w; and %w", failed[0], failed[1])
+	case failed == [2]error{}:
+		return known{}, 0, ErrNoSource
 	}
-	return known{}, 0, failed
+	return known{}, 0, errors.Join(failed[:]...)
 }
 
 func (r *Resolver) record(ctx context.Context, id peer.ID) (known, time.Duration, error) {

@@ -52,7 +52,7 @@ var testRooms = map[string][]string{
 	"fetch/fetchtest": {"fetch", "cache", "cache/extent"},
 	"btfs/btfstest":   {"btfs/block", "btfs/car"},
 
-	"btfs/btfstest/peers": {"btfs/btfstest", "btfs/bitswap"},
+	"btfs/btfstest/peers": {"btfs/btfstest", "btfs/bitswap", "btfs/btns"},
 }
 
 // homes are the third-party modules and the rooms that may import them.

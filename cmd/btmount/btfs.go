@@ -117,8 +117,7 @@ func withObject(f func(ctx context.Context, a *btfsAsk) error) cli.ActionFunc {
 		if r.err != nil {
 			return r.err
 		}
-		var err error
-		if a.path, err = objectPath(c.Context, c.Args().First(), cfg); err != nil {
+		if err := checkObject(c.Args().First()); err != nil {
 			return err
 		}
 		store, end, err := daemon.OpenBTFS(cfg)
@@ -129,7 +128,10 @@ func withObject(f func(ctx context.Context, a *btfsAsk) error) cli.ActionFunc {
 			return err
 		}
 		defer end()
-		a.store = store
+		a.store = store.Store
+		if a.path, err = objectPath(c.Context, c.Args().First(), store.Names, cfg.LookupTimeout); err != nil {
+			return err
+		}
 		if a.object, err = store.Walk(c.Context, a.path); err == nil {
 			err = f(c.Context, a)
 		}
@@ -173,7 +175,19 @@ func (r *reader) btfsConfig() daemon.BTFSConfig {
 	if r.oneOf("btfs", "on", "off") == "off" {
 		return daemon.BTFSConfig{}
 	}
-	network := r.c.String("btfs-network")
+	network, peers, bootstrap := r.btfsNetwork()
+	return daemon.BTFSConfig{
+		Network: network, Peers: peers, Bootstrap: bootstrap,
+		Gateways: r.sources("btfs-gateway", r.list("btfs-gateway")...), Node: r.c.String("btfs-node"), Token: r.password("btfs-token-file"),
+		LookupTimeout: r.time("btfs-lookup-timeout"), NodeTimeout: r.time("btfs-lookup-timeout"),
+		Bind: r.c.String("bind"), Proxy: r.c.String("proxy"), ProxyPassword: r.password("proxy-password-file"),
+		Logger: slog.New(slog.NewTextHandler(r.c.App.ErrWriter, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}
+}
+
+// btfsNetwork reads which network the BTFS node in here belongs to, and where it begins.
+func (r *reader) btfsNetwork() (network string, peers, bootstrap []string) {
+	network = r.c.String("btfs-network")
 	if network != daemon.NoNetwork {
 		net, err := bitswap.ParseNetwork(network)
 		switch {
@@ -183,13 +197,7 @@ func (r *reader) btfsConfig() daemon.BTFSConfig {
 			r.wrong("btfs-network", network, "where it begins is not known; name a node of it with --btfs-bootstrap or --btfs-peer")
 		}
 	}
-	return daemon.BTFSConfig{
-		Network: network, Peers: r.btfsPeers("btfs-peer"), Bootstrap: r.btfsPeers("btfs-bootstrap"),
-		Gateways: r.sources("btfs-gateway", r.list("btfs-gateway")...), Node: r.c.String("btfs-node"), Token: r.password("btfs-token-file"),
-		LookupTimeout: r.time("btfs-lookup-timeout"), NodeTimeout: r.time("btfs-lookup-timeout"),
-		Bind: r.c.String("bind"), Proxy: r.c.String("proxy"), ProxyPassword: r.password("proxy-password-file"),
-		Logger: slog.New(slog.NewTextHandler(r.c.App.ErrWriter, &slog.HandlerOptions{Level: slog.LevelWarn})),
-	}
+	return network, r.btfsPeers("btfs-peer"), r.btfsPeers("btfs-bootstrap")
 }
 
 // encode prints an answer as JSON, on many lines for people who look at it too.

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/btmount/btmount/btfs"
+	"github.com/btmount/btmount/btfs/names"
 	"github.com/btmount/btmount/cmd/daemon"
 )
 
@@ -29,13 +30,22 @@ That may take a minute. It holds for --lifetime, for as long as the node runs to
 			{
 				Name: "resolve", Usage: "tell which object a name stands for now", ArgsUsage: "NAME[/path]",
 				Description: `NAME is a peer id (16Uiu2…, k51…, Qm…) or a domain. Of a domain the TXT record dnslink=… is
-looked up, at _dnslink.NAME and at NAME, without any node. Of a peer id your node is asked,
-whose word is believed as it is yours: what it verified cannot be seen here. Behind --proxy
-domains are not looked up, but by your node.`,
-				Flags: nodeFlags(), Action: nodeFree(btfsResolve),
+looked up, at _dnslink.NAME and at NAME, without any node. Of a peer id the DHT of BTFS is
+asked for the record that its owner signed; and your node, if you name it, whose word is
+believed as it is yours: what it verified cannot be seen here. Behind --proxy domains are not
+looked up, but by your node.`,
+				Flags: join(under("Who is asked for records", recordFlags()...), nodeFlags()), Action: nodeFree(btfsResolve),
 			},
 		},
 	}
+}
+
+// recordFlags say whose DHT is asked.
+func recordFlags() (out []cli.Flag) {
+	for _, name := range []string{"btfs-peer", "btfs-bootstrap", "btfs-network"} {
+		out = append(out, findFlag(sourceFlags(), name))
+	}
+	return out
 }
 
 type btfsNamed struct {
@@ -73,6 +83,10 @@ func btfsResolve(ctx context.Context, a *nodeAsk) error {
 	if _, err := btfs.ParseName(name); err != nil {
 		return usage(err)
 	}
+	a.cfg.Network, a.cfg.Peers, a.cfg.Bootstrap = a.reader.btfsNetwork()
+	if a.reader.err != nil {
+		return a.reader.err
+	}
 	resolver, end, err := daemon.OpenNames(a.cfg)
 	if err != nil {
 		return err
@@ -92,23 +106,26 @@ var said = map[string]string{
 	"node":    "says your node",
 }
 
-// objectPath reads an object that is named by a CID, or looks up which one is.
-func objectPath(ctx context.Context, text string, cfg daemon.BTFSConfig) (p btfs.Path, err error) {
-	if !btfs.IsName(text) {
-		if p, err = btfs.ParsePath(text); err != nil {
-			err = usage(err)
-		}
-		return p, err
+// checkObject returns an error unless text can name an object.
+func checkObject(text string) error {
+	var err error
+	if btfs.IsName(text) {
+		_, err = btfs.ParseName(text)
+	} else {
+		_, err = btfs.ParsePath(text)
 	}
-	if _, err := btfs.ParseName(text); err != nil {
-		return p, usage(err)
-	}
-	resolver, end, err := daemon.OpenNames(cfg)
 	if err != nil {
-		return p, err
+		return usage(err)
 	}
-	defer end()
-	ctx, cancel := context.WithTimeoutCause(ctx, cfg.LookupTimeout, fmt.Errorf("no answer within %v", cfg.LookupTimeout.Round(time.Millisecond)))
+	return nil
+}
+
+// objectPath reads an object that is named by a CID, or looks up which one is.
+func objectPath(ctx context.Context, text string, resolver *names.Resolver, timeout time.Duration) (p btfs.Path, err error) {
+	if !btfs.IsName(text) {
+		return btfs.ParsePath(text)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout.Round(time.Millisecond)))
 	defer cancel()
 	got, err := resolver.Resolve(ctx, text)
 	return got.Path, err

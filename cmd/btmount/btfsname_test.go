@@ -4,9 +4,32 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/btmount/btmount/btfs/btfstest"
+	"github.com/btmount/btmount/btfs/btfstest/peers"
 )
+
+// Without a node the record of a name comes from the DHT.
+func TestBTFSRecord(t *testing.T) {
+	t.Parallel()
+	fixtures, store := btfstest.Fixtures(t)
+	tree := btfstest.Named(t, fixtures, "tree").CID
+	first := peers.New(t, peers.Config{})
+	far := peers.New(t, peers.Config{Store: store, Bootstrap: first})
+	far.Provide(t, tree)
+	name := far.Publish(t, peers.Key(t), "/btfs/"+tree.String(), time.Now().Add(time.Hour), 1)
+	p := newPlace(t)
+	p.env = append(p.env, "BTMOUNT_BTFS_NETWORK=main", "BTMOUNT_BTFS_BOOTSTRAP="+first.Addr())
+	if got := p.run("btfs", "name", "resolve", name); got.code != 0 || got.stdout != "/btfs/"+tree.String()+"  (signed by its owner, verified)\n" {
+		t.Errorf("%+v", got)
+	}
+	if got := p.run("btfs", "ls", "btns://"+name+"/sub"); got.code != 0 || !strings.Contains(got.stdout, "b.bin") {
+		t.Errorf("%+v", got)
+	}
+	const nobody = "k51qzi5uqu5dgutdk6i1ynyzgkqngpha5xpgia3a5qqp4jsh0u4csozksxel2r"
+	holdsOneLine(t, p.run("btfs", "name", "resolve", nobody), []string{nobody, "nobody in the DHT has a record of it"})
+}
 
 // A name is published, resolved, and good for all that a CID is.
 func TestBTFSNames(t *testing.T) {

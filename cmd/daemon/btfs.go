@@ -44,24 +44,47 @@ const NoNetwork = "none"
 // connects to goes the way of all that btmount does, and under the same policy: what the
 // user names is dialled, and leads, by redirects or as BTFS nodes do, no nearer to us than
 // it is.
-func OpenBTFS(cfg BTFSConfig) (s *btfs.Store, end func(), err error) {
+func OpenBTFS(cfg BTFSConfig) (s *BTFS, end func(), err error) {
 	n, err := cfg.network()
 	if err != nil {
 		return nil, nil, err
 	}
-	peers, err := cfg.peers(n)
-	if err != nil {
-		return nil, nil, err
-	}
 	client := n.Client(network.Download, network.Typed)
-	s, err = btfs.Open(btfs.Config{
-		Gateways: cfg.Gateways, Node: cfg.Node, Token: cfg.Token, Peers: peers, Timeout: cfg.LookupTimeout, Client: client, Log: cfg.Logger,
-	})
-	if err != nil {
+	if s, err = cfg.open(n, client); err != nil {
 		client.Close()
 		return nil, nil, err
 	}
 	return s, func() { s.Close(); client.Close() }, nil
+}
+
+// BTFS is a store of objects, and what finds out which of them a name stands for.
+type BTFS struct {
+	*btfs.Store
+	Names *names.Resolver
+}
+
+// open makes them. The node in here, if there is one, is asked for records too.
+func (cfg BTFSConfig) open(n *network.Network, client *network.Client) (*BTFS, error) {
+	peers, err := cfg.peers(n)
+	if err != nil {
+		return nil, err
+	}
+	store, err := btfs.Open(btfs.Config{
+		Gateways: cfg.Gateways, Node: cfg.Node, Token: cfg.Token, Peers: peers, Timeout: cfg.LookupTimeout, Client: client, Log: cfg.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	var records names.Records
+	if store.HasPeers() {
+		records = store
+	}
+	resolver, err := cfg.names(n, client, records)
+	if err != nil {
+		store.Close()
+		return nil, err
+	}
+	return &BTFS{store, resolver}, nil
 }
 
 // peers is the BTFS node in here, nil for none.
@@ -78,7 +101,7 @@ func (cfg BTFSConfig) peers(n *network.Network) (*bitswap.Config, error) {
 
 // btfsParts are what a mount has for objects of BTFS.
 type btfsParts struct {
-	store  *btfs.Store
+	store  *BTFS
 	client *network.Client
 	forest *objects.Forest
 	names  *objects.Names
@@ -89,14 +112,8 @@ type btfsParts struct {
 func (d *Daemon) openBTFS() error {
 	cfg := d.cfg.BTFS
 	cfg.Logger = d.log
-	peers, err := cfg.peers(d.network)
-	if err != nil {
-		return err
-	}
 	client := d.network.Client(network.Download, network.Typed)
-	store, err := btfs.Open(btfs.Config{
-		Gateways: cfg.Gateways, Node: cfg.Node, Token: cfg.Token, Peers: peers, Timeout: cfg.LookupTimeout, Client: client, Log: d.log,
-	})
+	store, err := cfg.open(d.network, client)
 	if err != nil {
 		client.Close()
 		if errors.Is(err, source.ErrNoSource) {
@@ -104,14 +121,8 @@ func (d *Daemon) openBTFS() error {
 		}
 		return err
 	}
-	resolver, err := cfg.names(d.network, client)
-	if err != nil {
-		store.Close()
-		client.Close()
-		return err
-	}
 	forest := objects.New(objects.Config{Blocks: store, Cache: d.cache, Scheduler: d.scheduler, Log: d.log})
-	d.btfs = &btfsParts{store, client, forest, objects.NewNames(forest, resolver)}
+	d.btfs = &btfsParts{store, client, forest, objects.NewNames(forest, store.Names)}
 	return errors.Join(d.catalog.Graft("btfs", forest), d.catalog.Graft("btns", d.btfs.names))
 }
 

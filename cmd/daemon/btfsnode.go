@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/btmount/btmount/btfs/bitswap"
 	"github.com/btmount/btmount/btfs/names"
 	"github.com/btmount/btmount/btfs/rpc"
 	"github.com/btmount/btmount/fetch/swarm/network"
@@ -38,19 +39,34 @@ func OpenNames(cfg BTFSConfig) (r *names.Resolver, end func(), err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	client := n.Client(network.Download, network.Typed)
-	if r, err = cfg.names(n, client); err != nil {
-		client.Close()
+	peers, err := cfg.peers(n)
+	if err != nil {
 		return nil, nil, err
 	}
-	return r, client.Close, nil
+	client := n.Client(network.Download, network.Typed)
+	end = client.Close
+	var records names.Records
+	if peers != nil {
+		node, err := bitswap.New(*peers)
+		if err != nil {
+			client.Close()
+			return nil, nil, err
+		}
+		records, end = node, func() { node.Close(); client.Close() }
+	}
+	if r, err = cfg.names(n, client, records); err != nil {
+		end()
+		return nil, nil, err
+	}
+	return r, end, nil
 }
 
 // names makes what looks up names. Domains are looked up as the system looks up all, but
 // behind a proxy, where that would tell the world of them: there the node is asked, if
-// there is one.
-func (cfg BTFSConfig) names(n *network.Network, client *network.Client) (*names.Resolver, error) {
-	to := names.Config{NoDNS: errProxiedName}
+// there is one. records are asked for what a peer id stands for; nil: nobody is, but the
+// node.
+func (cfg BTFSConfig) names(n *network.Network, client *network.Client, records names.Records) (*names.Resolver, error) {
+	to := names.Config{NoDNS: errProxiedName, Records: records}
 	if !n.Proxied() {
 		to.DNS = dns{n}
 	}

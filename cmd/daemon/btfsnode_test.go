@@ -64,7 +64,7 @@ func TestNames(t *testing.T) {
 		}
 		client := n.Client(network.Download, network.Typed)
 		defer client.Close()
-		r, err := cfg.names(n, client)
+		r, err := cfg.names(n, client, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/btmount/btmount/btfs/btfstest"
+	btfspeers "github.com/btmount/btmount/btfs/btfstest/peers"
 )
 
 // gateway serves blocks on loopback.
@@ -344,5 +345,28 @@ func TestObjectsKilled(t *testing.T) {
 	t.Logf("%d blocks were asked for, of %d", asked, len(content)/(256<<10)+1)
 	if most := 3 * len(content) / (256 << 10); asked > most {
 		t.Errorf("%d blocks were asked for, %d at most", asked, most)
+	}
+}
+
+// Without a node the record of a name comes from the DHT, and what it stands for from peers.
+func TestObjectsByRecord(t *testing.T) {
+	t.Parallel()
+	all, store := btfstest.Fixtures(t)
+	tree := btfstest.Named(t, all, "tree").CID
+	first := btfspeers.New(t, btfspeers.Config{})
+	p := btfspeers.New(t, btfspeers.Config{Store: store, Bootstrap: first})
+	p.Provide(t, tree)
+	name := p.Publish(t, btfspeers.Key(t), "/btfs/"+tree.String()+"/sub", time.Now().Add(time.Hour), 1)
+	m := newFolders(t).mountObjects(t, "--btfs-network", "main", "--btfs-bootstrap", first.Addr())
+	at := func(names ...string) string { return m.path(append([]string{"..", "btns"}, names...)...) }
+	if got := list(t, at(name)); !slices.Equal(got, []string{"b.bin", "déjà vu", "link"}) {
+		t.Errorf("the name lists %q", got)
+	}
+	if b, err := os.ReadFile(at(name, "b.bin")); err != nil || len(b) != 300_000 {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+	const nobody = "k51qzi5uqu5dgutdk6i1ynyzgkqngpha5xpgia3a5qqp4jsh0u4csozksxel2r"
+	if _, err := os.Stat(at(nobody)); !errors.Is(err, unix.ENODATA) {
+		t.Errorf("a name without a record: %v", err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/btmount/btmount/btfs"
 	"github.com/btmount/btmount/btfs/block"
+	"github.com/btmount/btmount/btfs/btns"
 	"github.com/btmount/btmount/btfs/names"
 	"github.com/btmount/btmount/btfs/unixfs"
 	"github.com/btmount/btmount/fs"
@@ -148,5 +149,5 @@ func (s *Names) Open(ctx context.Context, id tree.ID) (fs.Content, error) {
 // noName reports whether an error says that a name stands for nothing, or that nobody can
 // be asked.
 func noName(err error) bool {
-	return errors.Is(err, names.ErrNoLink) || errors.Is(err, names.ErrNoSource)
+	return errors.Is(err, names.ErrNoLink) || errors.Is(err, names.ErrNoSource) || errors.Is(err, btns.ErrNoRecord)
 }

@@ -5,6 +5,7 @@ package peers
 
 import (
 	"context"
+	"crypto/rand"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	ipld "github.com/ipfs/go-ipld-format"
 	"github.com/libp2p/go-libp2p"
 	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/pnet"
@@ -27,6 +29,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/websocket"
 
 	"github.com/btmount/btmount/btfs/btfstest"
+	"github.com/btmount/btmount/btfs/btns"
 )
 
 // MainKey is the swarm key of BTFS, as a file has it.
@@ -82,7 +85,7 @@ func New(t testing.TB, cfg Config) *Peer {
 	t.Cleanup(func() { h.Close() })
 	// As in go-btfs 4.1.0, whose DHT of the LAN has the name of that of the world.
 	d, err := dht.New(h, dht.Mode(dht.ModeServer), dht.ProtocolPrefix("/btfs"), dht.DisableAutoRefresh(),
-		dht.DisableValues(), dht.AddressFilter(nil), dht.RoutingTablePeerDiversityFilter(nil))
+		dht.NamespacedValidator("btns", btns.Validator{}), dht.AddressFilter(nil), dht.RoutingTablePeerDiversityFilter(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,6 +138,30 @@ func (p *Peer) Provide(t testing.TB, all ...cid.Cid) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// Publish stores a record of BTNS in the DHT: that the name of a key means value. It needs
+// another peer in the DHT.
+func (p *Peer) Publish(t testing.TB, key crypto.PrivKey, value string, until time.Time, sequence uint64) (name string) {
+	t.Helper()
+	id, record, err := btns.Sign(key, value, until, sequence, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.DHT.PutValue(t.Context(), btns.RecordKey(id), record); err != nil {
+		t.Fatal(err)
+	}
+	return btns.FormatKey(id)
+}
+
+// Key makes the key of a name.
+func Key(t testing.TB) crypto.PrivKey {
+	t.Helper()
+	key, _, err := crypto.GenerateSecp256k1Key(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 // stored is what boxo needs of a store. It is only read.
