@@ -134,7 +134,8 @@ func (s *Store) Close() {
 	}
 }
 
-// Block implements [unixfs.Blocks].
+// Block implements [unixfs.Blocks]. A context of [source.Within] tells of which object the
+// block is, one of [source.By] when it is due.
 func (s *Store) Block(ctx context.Context, c cid.Cid) ([]byte, error) { return s.pool.Block(ctx, c) }
 
 // Record brings the record of a BTNS name from the DHT. It implements names.Records.

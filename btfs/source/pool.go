@@ -125,6 +125,21 @@ func By(ctx context.Context, due time.Time) context.Context {
 	return context.WithValue(ctx, dueKey{}, due)
 }
 
+type rootKey struct{}
+
+// Within returns a context of reads below the root of an object: who had other blocks of it
+// is asked first, by sources that are [Rooted]. It is for who reads through something that
+// knows single blocks only; [Pool.Of] does the same.
+func Within(ctx context.Context, root cid.Cid) context.Context {
+	return context.WithValue(ctx, rootKey{}, root)
+}
+
+// Root returns the root that [Within] says, cid.Undef without.
+func Root(ctx context.Context) cid.Cid {
+	root, _ := ctx.Value(rootKey{}).(cid.Cid)
+	return root
+}
+
 // Due returns when [By] says that blocks are wanted; ok is false without. A Pool tells its
 // sources so.
 func Due(ctx context.Context) (due time.Time, ok bool) {
@@ -132,7 +147,8 @@ func Due(ctx context.Context) (due time.Time, ok bool) {
 	return due, ok
 }
 
-// Block brings a block, now or when [By] says. What several want at a time is brought once.
+// Block brings a block, now or when [By] says, of the object that [Within] says. What several
+// want at a time is brought once.
 func (p *Pool) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	return p.Of(cid.Undef).Block(ctx, c)
 }
@@ -157,7 +173,11 @@ func (o Object) Block(ctx context.Context, c cid.Cid) ([]byte, error) {
 	if !ok {
 		due = time.Now()
 	}
-	return o.pool.block(ctx, o.root, c, due)
+	root := o.root
+	if !root.Defined() {
+		root = Root(ctx)
+	}
+	return o.pool.block(ctx, root, c, due)
 }
 
 func (p *Pool) block(ctx context.Context, root, c cid.Cid, due time.Time) ([]byte, error) {

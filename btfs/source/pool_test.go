@@ -235,3 +235,37 @@ func TestRecent(t *testing.T) {
 		t.Error("what was put last stays")
 	}
 }
+
+// telling is a source that notes the roots it is told.
+type telling struct {
+	fake
+	mu    sync.Mutex
+	roots []cid.Cid
+}
+
+func (r *telling) BlockOf(ctx context.Context, root, c cid.Cid, also func(cid.Cid, []byte)) ([]byte, error) {
+	r.mu.Lock()
+	r.roots = append(r.roots, root)
+	r.mu.Unlock()
+	return r.Block(ctx, c, also)
+}
+
+// The root of an object is told by who asks for it, or by the context.
+func TestRoot(t *testing.T) {
+	store := btfstest.NewStore()
+	all := leaves(store, 3)
+	r := &telling{fake: fake{name: "a", store: store}}
+	p := NewPool(Config{Sources: []Source{r}, Timeout: time.Minute})
+	for i, block := range []func() ([]byte, error){
+		func() ([]byte, error) { return p.Block(t.Context(), all[0]) },
+		func() ([]byte, error) { return p.Block(Within(t.Context(), all[0]), all[1]) },
+		func() ([]byte, error) { return p.Of(all[1]).Block(Within(t.Context(), all[0]), all[2]) },
+	} {
+		if _, err := block(); err != nil {
+			t.Error(i, err)
+		}
+	}
+	if len(r.roots) != 2 || !r.roots[0].Equals(all[0]) || !r.roots[1].Equals(all[1]) {
+		t.Errorf("told %v", r.roots)
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/btmount/btmount/btfs/block"
+	"github.com/btmount/btmount/btfs/source"
 	"github.com/btmount/btmount/btfs/unixfs"
 	"github.com/btmount/btmount/cache"
 	"github.com/btmount/btmount/cache/extent"
@@ -30,16 +31,23 @@ type file struct {
 	key     cache.Key
 	object  *cache.Object
 	content *unixfs.Object
-	path    string // by which it was opened first, for errors
+	root    block.CID // that its blocks are below
+	path    string    // by which it was opened first, for errors
 
 	open int           // guarded by files.mu
 	idle *list.Element // in files.idle if open is 0
 
 	mu      sync.Mutex // guards what follows
 	closed  bool
-	flights map[int]chan struct{} // units that are brought; closed at the end
+	flights map[int]*flight // units that are brought
 	calls   sync.WaitGroup
 	last    error // why the last unit did not come
+}
+
+// flight is a unit that is brought.
+type flight struct {
+	done chan struct{} // closed at the end
+	due  time.Time
 }
 
 // files are those with an object in memory.
@@ -157,7 +165,7 @@ func (s *files) load(n *node, key cache.Key, o *unixfs.Object) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &file{forest: s.forest, key: key, object: object, content: o, path: n.path(), open: 1, flights: map[int]chan struct{}{}}
+	f := &file{forest: s.forest, key: key, object: object, content: o, root: n.root(), path: n.path(), open: 1, flights: map[int]*flight{}}
 	s.mu.Lock()
 	s.byKey[key] = f
 	s.mu.Unlock()
@@ -238,29 +246,58 @@ var errClosed = errors.New("nobody has the file open")
 func (f *file) bring(ctx context.Context, u int, due time.Time) error {
 	for {
 		f.mu.Lock()
-		flight := f.flights[u]
-		if flight == nil {
-			flight = make(chan struct{})
-			f.flights[u] = flight
+		other := f.flights[u]
+		if other == nil {
+			own := &flight{make(chan struct{}), due}
+			f.flights[u] = own
 			f.mu.Unlock()
 			err := f.fill(ctx, u, due)
 			f.mu.Lock()
 			delete(f.flights, u)
 			f.mu.Unlock()
-			close(flight)
+			close(own.done)
 			return err
 		}
+		earlier := due.Before(other.due)
+		if earlier {
+			other.due = due
+		}
 		f.mu.Unlock()
+		if earlier {
+			f.hurry(ctx, u, due, other)
+		}
 		select {
-		case <-flight: // it may have been cancelled: look again
+		case <-other.done: // it may have been cancelled: look again
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 }
 
+// hurry has the blocks of a unit that another call brings be due earlier: whoever wants a
+// block first counts, also for blocks that are on their way.
+func (f *file) hurry(ctx context.Context, u int, due time.Time, until *flight) {
+	ctx, cancel := context.WithCancel(f.reads(ctx, due))
+	defer cancel()
+	go func() { // ends with ctx
+		select {
+		case <-until.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	e := f.object.UnitExtent(u)
+	_, _ = f.content.ReadAt(ctx, make([]byte, e.Len), e.Off) // the other call has what comes
+}
+
+// reads is the context of reads that fill the cache: of the blocks of this object, by a due
+// time.
+func (f *file) reads(ctx context.Context, due time.Time) context.Context {
+	return source.By(source.Within(leavesElsewhere(ctx), f.root), due)
+}
+
 // fill brings one unit.
-func (f *file) fill(ctx context.Context, u int, _ time.Time) error {
+func (f *file) fill(ctx context.Context, u int, due time.Time) error {
 	if f.object.Known(u) {
 		return nil
 	}
@@ -269,7 +306,7 @@ func (f *file) fill(ctx context.Context, u int, _ time.Time) error {
 	}
 	e := f.object.UnitExtent(u)
 	p := make([]byte, e.Len)
-	n, err := f.content.ReadAt(leavesElsewhere(ctx), p, e.Off)
+	n, err := f.content.ReadAt(f.reads(ctx, due), p, e.Off)
 	if err == nil || err == io.EOF {
 		err = f.object.WriteAt(p[:n], e.Off)
 	} else {

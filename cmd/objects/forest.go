@@ -211,7 +211,7 @@ func (f *Forest) lookupRoot(ctx context.Context, name string) (*node, error) {
 	if err != nil {
 		return nil, errAbsent
 	}
-	o, err := unixfs.Open(ctx, f.pack, c)
+	o, err := unixfs.Open(source.Within(ctx, c), f.pack, c)
 	if err != nil {
 		return nil, wrap(objectsDir+"/"+name, err)
 	}
@@ -266,6 +266,7 @@ func (f *Forest) child(ctx context.Context, d *node, name string) (*node, error)
 
 // open opens what a directory has under a shown name.
 func (f *Forest) open(ctx context.Context, d *node, name string) (raw string, o *unixfs.Object, err error) {
+	ctx = source.Within(ctx, d.root())
 	dir, err := f.object(ctx, d)
 	if err != nil {
 		return "", nil, err
@@ -390,6 +391,17 @@ func (n *node) path() string {
 	return n.parent.path() + "/" + n.name
 }
 
+// root is the CID that all blocks of a node are below: who has some of them is asked first.
+func (n *node) root() block.CID {
+	for n.parent != nil {
+		n = n.parent
+	}
+	if n.way.CID.Defined() {
+		return n.way.CID
+	}
+	return n.cid
+}
+
 // object returns what is behind a node, brought again if need be.
 func (f *Forest) object(ctx context.Context, n *node) (*unixfs.Object, error) {
 	f.mu.Lock()
@@ -398,6 +410,7 @@ func (f *Forest) object(ctx context.Context, n *node) (*unixfs.Object, error) {
 	if o != nil {
 		return o, nil
 	}
+	ctx = source.Within(ctx, n.root())
 	var err error
 	switch {
 	case n.cid.Defined():

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/btmount/btmount/btfs/source"
 	"github.com/btmount/btmount/btfs/unixfs"
 	"github.com/btmount/btmount/fs/tree"
 )
@@ -124,7 +125,7 @@ func (f *Forest) listing(ctx context.Context, d *node) (*listing, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := o.List(ctx)
+	all, err := o.List(source.Within(ctx, d.root()))
 	if err != nil {
 		return nil, wrap(d.path(), err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/btmount/btmount/btfs/block"
 	"github.com/btmount/btmount/btfs/btns"
 	"github.com/btmount/btmount/btfs/names"
+	"github.com/btmount/btmount/btfs/source"
 	"github.com/btmount/btmount/btfs/unixfs"
 	"github.com/btmount/btmount/fs"
 	"github.com/btmount/btmount/fs/tree"
@@ -109,7 +110,7 @@ func (s *Names) standsFor(ctx context.Context, name string, to btfs.Path) (*node
 	if n := f.root(key); n != nil {
 		return n, nil
 	}
-	o, err := unixfs.Walk(ctx, f.pack, to.CID, to.Names)
+	o, err := unixfs.Walk(source.Within(ctx, to.CID), f.pack, to.CID, to.Names)
 	if err != nil {
 		return nil, wrap(namesDir+"/"+name, err)
 	}

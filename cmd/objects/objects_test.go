@@ -21,8 +21,10 @@ import (
 	"github.com/btmount/btmount/btfs/block"
 	"github.com/btmount/btmount/btfs/btfstest"
 	"github.com/btmount/btmount/btfs/names"
+	"github.com/btmount/btmount/btfs/source"
 	"github.com/btmount/btmount/btfs/unixfs"
 	"github.com/btmount/btmount/cache"
+	"github.com/btmount/btmount/cache/extent"
 	"github.com/btmount/btmount/fetch"
 	"github.com/btmount/btmount/fs/tree"
 )
@@ -517,5 +519,88 @@ func TestReadAhead(t *testing.T) {
 	b.ahead.all.Wait()
 	if n := present(15); n != 400_001 {
 		t.Errorf("%d bytes were read ahead of who reads one file after the other", n)
+	}
+}
+
+// asking notes how blocks are asked for.
+type asking struct {
+	unixfs.Blocks
+	mu    sync.Mutex
+	roots map[block.CID]int
+	dues  map[block.CID][]time.Time
+	let   chan struct{} // what is due later than in a minute waits for it
+}
+
+func (a *asking) Block(ctx context.Context, c block.CID) ([]byte, error) {
+	due, ok := source.Due(ctx)
+	a.mu.Lock()
+	a.roots[source.Root(ctx)]++
+	if ok {
+		a.dues[c] = append(a.dues[c], due)
+	}
+	a.mu.Unlock()
+	if ok && time.Until(due) > time.Minute {
+		select {
+		case <-a.let:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	return a.Blocks.Block(ctx, c)
+}
+
+// wait returns when a block was asked for by a due time.
+func (a *asking) wait(c block.CID, due time.Time) {
+	for {
+		a.mu.Lock()
+		asked := slices.Contains(a.dues[c], due)
+		a.mu.Unlock()
+		if asked {
+			return
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
+// Whoever is asked for blocks hears of which object they are, and by when they are wanted;
+// and if that is earlier than before.
+func TestRootAndDue(t *testing.T) {
+	store := btfstest.NewStore()
+	part := store.Leaf(bytes.Repeat([]byte("x"), 200_000))
+	other := store.Leaf(bytes.Repeat([]byte("y"), 200_000))
+	link := store.Tree(part, other)
+	link.Name = "file"
+	root := store.Dir(link)
+	a := &asking{Blocks: store, roots: map[block.CID]int{}, dues: map[block.CID][]time.Time{}, let: make(chan struct{})}
+	b := newBed(t, t.TempDir(), a, 1<<30)
+	e, err := b.walk(t.Context(), root.String()+"/file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := b.Open(t.Context(), e.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	b.files.mu.Lock()
+	f := (*file)(nil)
+	for _, f = range b.files.byKey {
+	}
+	b.files.mu.Unlock()
+	later, sooner := time.Now().Add(time.Hour), time.Now().Add(-time.Hour)
+	done := make(chan error, 2)
+	all := extent.Extent{Len: f.object.Size}
+	go func() { done <- f.Fetch(t.Context(), all, later) }()
+	a.wait(other.CID, later)
+	go func() { done <- f.Fetch(t.Context(), all, sooner) }()
+	a.wait(other.CID, sooner)
+	close(a.let)
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if n := a.roots[root]; n == 0 || len(a.roots) != 1 {
+		t.Errorf("asked for blocks of %v", a.roots)
 	}
 }
