@@ -239,6 +239,7 @@ type Status struct {
 	Peers   int   // that are connected
 	Left    int   // that are not spoken to any more: they sent what nobody asked for
 	Blocks  int64 // that came
+	Wasted  int64 // bytes of blocks that came twice, since it woke
 }
 
 // Status tells what the node does.
@@ -254,6 +255,7 @@ func (n *Node) Status() Status {
 	}
 	if s.Awake {
 		s.Peers = len(n.awake.host.Network().Peers())
+		s.Wasted = n.awake.client.Wasted()
 	}
 	return s
 }

@@ -439,3 +439,28 @@ func FuzzAddress(f *testing.F) {
 		}
 	})
 }
+
+// A file of a swarm key is read without harm, whatever is in it, and not repeated in errors.
+func FuzzKey(f *testing.F) {
+	f.Add(peers.MainKey)
+	f.Add("/key/swarm/psk/1.0.0/\n/base64/\nZO+VKJprmYx3aSftbuM8jJIC7kffkBQdCfX/7rZLimY=\n")
+	f.Add("/key/swarm/psk/1.0.0/\n/bin/\n0123456789012345678901234567890123456789")
+	f.Fuzz(func(t *testing.T, text string) {
+		file := filepath.Join(t.TempDir(), "swarm.key")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n, err := bitswap.ParseNetwork(file)
+		if err == nil {
+			if _, err := bitswap.New(bitswap.Config{Network: n, Peers: []string{"/ip4/192.0.2.1/tcp/4001/p2p/16Uiu2HAmVeJwSMkeaEXEZdDAtxM6mngAALjTPwq4w2suehMVPwA5"}}); err != nil {
+				t.Error(err)
+			}
+			return
+		}
+		for line := range strings.SplitSeq(text, "\n") {
+			if len(line) > 30 && strings.Contains(err.Error(), line) {
+				t.Errorf("%v repeats %q", err, line)
+			}
+		}
+	})
+}

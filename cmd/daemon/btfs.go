@@ -121,7 +121,7 @@ func (d *Daemon) openBTFS() error {
 		}
 		return err
 	}
-	forest := objects.New(objects.Config{Blocks: store, Cache: d.cache, Scheduler: d.scheduler, Log: d.log})
+	forest := objects.New(objects.Config{Blocks: store, Cache: d.cache, Scheduler: d.scheduler, Log: d.log, Sources: store.sources})
 	d.btfs = &btfsParts{store, client, forest, objects.NewNames(forest, store.Names)}
 	return errors.Join(d.catalog.Graft("btfs", forest), d.catalog.Graft("btns", d.btfs.names))
 }

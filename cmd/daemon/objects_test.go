@@ -365,6 +365,13 @@ func TestObjectsByRecord(t *testing.T) {
 	if b, err := os.ReadFile(at(name, "b.bin")); err != nil || len(b) != 300_000 {
 		t.Errorf("%d bytes, %v", len(b), err)
 	}
+	if got := xattr(t, at(name, "b.bin"), "user.btmount.source"); got != "BTFS peers" {
+		t.Errorf("it comes from %q", got)
+	}
+	st := m.status(t).BTFS
+	if st == nil || st.Bytes < 300_000 || st.Node == nil || st.Node.Network != "main" || st.Node.Peers != 2 || len(st.Sources) != 1 || st.Sources[0].Blocks == 0 {
+		t.Errorf("%+v", st)
+	}
 	const nobody = "k51qzi5uqu5dgutdk6i1ynyzgkqngpha5xpgia3a5qqp4jsh0u4csozksxel2r"
 	if _, err := os.Stat(at(nobody)); !errors.Is(err, unix.ENODATA) {
 		t.Errorf("a name without a record: %v", err)

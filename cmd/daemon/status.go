@@ -23,6 +23,7 @@ type Status struct {
 	DHTNodes    int             `json:"dht_nodes"`
 	PortMapping *portmap.Status `json:"port_mapping"` // null: none is asked for
 	Cache       CacheStatus     `json:"cache"`
+	BTFS        *BTFSStatus     `json:"btfs"` // null: off
 	Torrents    []TorrentStatus `json:"torrents"`
 }
 
@@ -60,6 +61,7 @@ func (d *Daemon) Status() Status {
 	s := Status{
 		Version: d.cfg.Version, Pid: os.Getpid(), Mountpoint: d.cfg.Mountpoint, Started: d.started, Goroutines: runtime.NumGoroutine(),
 		Cache:    CacheStatus{d.cfg.CacheDir, used, limit},
+		BTFS:     d.btfsStatus(),
 		Torrents: []TorrentStatus{},
 	}
 	if d.server != nil {
