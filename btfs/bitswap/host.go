@@ -35,8 +35,10 @@ const (
 	dialTimeout = 8 * time.Second // with all handshakes
 	lowWater    = 24              // connections that are kept
 	highWater   = 64
-	memory      = 48 << 20 // of libp2p's buffers
-	window      = 2 << 20  // of a stream: 40 MB/s over 50 ms
+	memory      = 128 << 20 // that all streams may have to take what comes
+	streams     = 128       // of one peer
+	firstWindow = 256 << 10 // of a stream, which yamux says
+	window      = 2 << 20   // that it may become: 40 MB/s over 50 ms
 )
 
 // parts of libp2p and boxo that run while the node is awake.
@@ -79,9 +81,7 @@ func (n *Node) assemble() (_ *parts, err error) {
 	if err := errors.Join(book.AddPrivKey(self, key), book.AddPubKey(self, key.GetPublic())); err != nil {
 		return nil, err
 	}
-	base := rcmgr.DefaultLimits
-	base.SystemBaseLimit.Memory = memory
-	limits, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(base.Scale(memory, 4*highWater)), rcmgr.WithMetricsDisabled())
+	limits, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(resources()), rcmgr.WithMetricsDisabled())
 	if err := open(limits, err); err != nil {
 		return nil, err
 	}
@@ -125,6 +125,21 @@ func (n *Node) assemble() (_ *parts, err error) {
 			}
 		}
 	}}, nil
+}
+
+// resources are what strangers may take of memory, and how many streams they may open. Servers
+// open one for each message; one too many is reset, and with it the answer lost, or the whole
+// connection. So there have to be more than package want asks of one peer.
+func resources() rcmgr.ConcreteLimitConfig {
+	l := rcmgr.DefaultLimits
+	for _, all := range []*rcmgr.BaseLimit{&l.SystemBaseLimit, &l.TransientBaseLimit, &l.ProtocolBaseLimit, &l.ServiceBaseLimit} {
+		all.StreamsInbound, all.Streams, all.Memory = 16*streams, 32*streams, memory
+	}
+	for _, one := range []*rcmgr.BaseLimit{&l.PeerBaseLimit, &l.ProtocolPeerBaseLimit, &l.ServicePeerBaseLimit, &l.ConnBaseLimit} {
+		one.StreamsInbound, one.Streams, one.Memory = streams, 2*streams, streams*firstWindow
+	}
+	l.SystemBaseLimit.Conns, l.SystemBaseLimit.ConnsOutbound, l.SystemBaseLimit.FD = 4*highWater, 4*highWater, 4*highWater
+	return l.Scale(0, 0)
 }
 
 // addTransports has it speak over TCP and WebSocket, with TLS or Noise, in the network

@@ -145,6 +145,32 @@ func TestManyProviders(t *testing.T) {
 	}
 }
 
+// Many blocks that are wanted at a time come over the one connection: no more answers are
+// asked for than it may have streams.
+func TestManyAnswers(t *testing.T) {
+	t.Parallel()
+	store := btfstest.NewStore()
+	var all []cid.Cid
+	for i := range 300 {
+		all = append(all, store.Leaf(append(make([]byte, 100_000), byte(i), byte(i>>8))).CID)
+	}
+	p := peers.New(t, peers.Config{Store: store})
+	d := &peers.Direct{Delay: 20 * time.Millisecond}
+	n := node(t, bitswap.Config{Peers: []string{p.Addr()}, Dialer: d})
+	var readers sync.WaitGroup
+	for _, c := range all {
+		readers.Go(func() {
+			if _, err := n.BlockOf(t.Context(), all[0], c, nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	readers.Wait()
+	if len(d.Dialed()) != 1 {
+		t.Errorf("dialled %d times", len(d.Dialed()))
+	}
+}
+
 // Peers that answer nothing, or other bytes than they were asked for, cost moments: what
 // comes is true, and comes from the one that is honest.
 func TestFaultyPeers(t *testing.T) {

@@ -113,7 +113,7 @@ func (m *member) broughtLocked(r *request, size int, now time.Time) {
 	}
 	most := min(m.most, max(probes, int(windowBudget/max(m.size, 1))))
 	switch {
-	case r.beside >= m.window && took < 4*m.near:
+	case r.full && took < 4*m.near: // so it doubles in a round trip
 		m.window++
 	case took > 16*m.near && took > guess && m.window > firstWindow:
 		m.window--

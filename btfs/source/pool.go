@@ -93,7 +93,8 @@ type request struct {
 	m      *member
 	f      *flight
 	begun  time.Time
-	beside int // requests of m that ran then, with this one
+	beside int  // requests of m that ran then, with this one
+	full   bool // as many as may
 }
 
 // try is what one source answered.
@@ -348,7 +349,7 @@ func (p *Pool) startLocked(f *flight, m *member, now time.Time) {
 	}
 	m.active++
 	m.asked = now
-	r := &request{m, f, now, m.active}
+	r := &request{m, f, now, m.active, m.active >= m.windowLocked()}
 	f.tried[m], f.running = true, append(f.running, r)
 	ctx := By(f.ctx, f.due)
 	p.all.Go(func() { // ends with ctx

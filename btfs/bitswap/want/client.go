@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ var (
 	ErrNoDigest  = errors.New("a block without SHA-256 cannot be asked for")
 	ErrUnasked   = errors.New("it sends blocks that were not asked for")
 	ErrNoBitswap = errors.New("it speaks no bitswap")
+	ErrFlood     = errors.New("it has more messages begun than anybody needs")
 )
 
 const (
@@ -40,7 +42,7 @@ type Config struct {
 	// Open opens a stream to a peer that is connected. plain says that it speaks bitswap
 	// 1.1.0, which knows no questions but for blocks.
 	Open func(ctx context.Context, p peer.ID) (s Stream, plain bool, err error)
-	// Leave is told of a peer that is not spoken to any more, and why: ErrUnasked,
+	// Leave is told of a peer that is not spoken to any more, and why: ErrUnasked, ErrFlood,
 	// ErrNoBitswap of Open, or what came of several streams. If it stays connected it is asked
 	// nothing.
 	Leave func(p peer.ID, why error)
@@ -59,8 +61,10 @@ type Client struct {
 	peers  map[peer.ID]*remote
 	wants  map[digest]*want
 	groups map[cid.Cid]*group
+	held   []*want // all who may be asked for these have enough to do
 	asked  asked
 	wasted int64
+	holds  int64 // bytes of messages that have not come whole
 }
 
 type digest = [32]byte
@@ -85,6 +89,7 @@ type want struct {
 	at      map[*remote]*question
 	spread  bool // all were asked whether they have it
 	rounds  int  // in which all who were left were asked
+	held    bool // in Client.held
 	timer   *time.Timer
 }
 
@@ -148,6 +153,7 @@ func (c *Client) Get(ctx context.Context, root, id cid.Cid, due time.Time) ([]by
 		c.wants[key] = w
 		c.asked.add(key)
 		c.placeLocked(w, time.Now())
+		c.fillLocked(time.Now())
 	} else if due.Before(w.due) {
 		w.due = due
 		for r, q := range w.at {
@@ -173,6 +179,7 @@ func (c *Client) Get(ctx context.Context, root, id cid.Cid, due time.Time) ([]by
 	}
 	if w.waiting--; w.waiting == 0 {
 		c.endLocked(w, nil)
+		c.fillLocked(time.Now())
 	}
 	if c.closed {
 		return nil, ErrClosed
@@ -210,8 +217,10 @@ func (c *Client) groupLocked(root cid.Cid) *group {
 // endLocked ends a want, whose block came from a peer, or that nobody waits for: nil.
 func (c *Client) endLocked(w *want, from *remote) {
 	w.timer.Stop()
-	if c.wants[w.key] == w {
-		delete(c.wants, w.key)
+	delete(c.wants, w.key)
+	if w.held {
+		w.held = false
+		c.held = slices.DeleteFunc(c.held, func(x *want) bool { return x == w })
 	}
 	for r := range w.at {
 		c.forgetLocked(w, r, r != from)
@@ -254,6 +263,7 @@ func (c *Client) Connected(p peer.ID) {
 			c.askLocked(w, r, false, now)
 		}
 	}
+	c.fillLocked(now)
 }
 
 // Disconnected tells that a peer is gone, with all that it was asked.
@@ -281,6 +291,7 @@ func (c *Client) dropLocked(r *remote) {
 			c.placeLocked(q.w, now)
 		}
 	}
+	c.fillLocked(now)
 }
 
 // asked remembers what was asked for, so that other blocks are known as such.

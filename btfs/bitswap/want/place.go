@@ -1,6 +1,7 @@
 package want
 
 import (
+	"slices"
 	"time"
 )
 
@@ -14,6 +15,12 @@ const (
 	longest     = 8 * time.Second // with one that sends other things
 	newLongest  = 2 * time.Second // with one that has given none
 	moving      = time.Second     // since bytes came
+	maxAnswers  = 64              // streams that one peer has to answer on: of more some would be reset
+	maxOwes     = 256             // blocks that one peer is asked for at a time
+	maxCome     = 16 << 20        // bytes of such
+	minOwes     = 4               // however large they are
+	newOwes     = 16              // that has given none
+	packed      = 16 << 10        // bytes of small blocks that servers put into one answer
 	askAgain    = time.Second     // after all were asked; doubled each time
 	askMost     = 8 * time.Second
 	maxRest     = 32 * time.Second
@@ -32,9 +39,15 @@ func (w *want) openLocked() bool {
 // placeLocked asks one more peer for a block, and all whether they have it if nobody is
 // known to.
 func (c *Client) placeLocked(w *want, now time.Time) {
-	r, sure := c.chooseLocked(w, now)
+	r, sure, busy := c.chooseLocked(w, now)
 	if r != nil {
 		c.askLocked(w, r, true, now)
+	} else if busy {
+		if w.timer.Stop(); !w.held {
+			w.held = true
+			c.held = append(c.held, w)
+		}
+		return
 	}
 	if !sure && !w.spread {
 		w.spread = true
@@ -48,8 +61,9 @@ func (c *Client) placeLocked(w *want, now time.Time) {
 }
 
 // chooseLocked returns the peer that would have a block first, of those that were not asked
-// for it. sure is whether it is known to have others of the group, or said to have this.
-func (c *Client) chooseLocked(w *want, now time.Time) (best *remote, sure bool) {
+// for it. sure is whether it is known to have others of the group, or said to have this; busy
+// that there are such, and that all of them have enough to do.
+func (c *Client) chooseLocked(w *want, now time.Time) (best *remote, sure, busy bool) {
 	const (
 		knows = iota
 		likely
@@ -71,6 +85,12 @@ func (c *Client) chooseLocked(w *want, now time.Time) (best *remote, sure bool) 
 		switch {
 		case q != nil && q.said == has, w.group.score[r] > 0:
 			its = knows
+			if r.owes >= r.room() {
+				busy = true
+				continue
+			}
+		case r.owes >= r.room():
+			continue
 		case len(w.at) == 0 && (there == 1 || r.gave > 0):
 			its = likely
 		case r.plain && w.spread: // it cannot be asked otherwise
@@ -81,7 +101,41 @@ func (c *Client) chooseLocked(w *want, now time.Time) (best *remote, sure bool) 
 			best, rank, least = r, its, cost
 		}
 	}
-	return best, rank == knows
+	return best, rank == knows, busy
+}
+
+// fillLocked asks for what was held, earliest due first, those who have room again.
+func (c *Client) fillLocked(now time.Time) {
+	if len(c.held) == 0 {
+		return
+	}
+	all := c.held
+	c.held = nil
+	slices.SortStableFunc(all, func(a, b *want) int { return a.due.Compare(b.due) })
+	full := map[*group]bool{}
+	for i, w := range all {
+		switch {
+		case !c.roomLocked():
+			c.held = append(c.held, all[i:]...)
+			return
+		case full[w.group] && len(w.at) == 0:
+			c.held = append(c.held, w) // as the one before it
+			continue
+		}
+		w.held = false
+		c.placeLocked(w, now)
+		full[w.group] = full[w.group] || w.held
+	}
+}
+
+// roomLocked reports whether somebody could be asked for more.
+func (c *Client) roomLocked() bool {
+	for _, r := range c.peers {
+		if !r.deaf && r.owes < r.room() {
+			return true
+		}
+	}
+	return false
 }
 
 // askLocked asks a peer for a block, or whether it has it.
@@ -146,6 +200,7 @@ func (c *Client) look(w *want) {
 	default:
 		c.beginLocked(w, now)
 	}
+	c.fillLocked(now)
 }
 
 // beginLocked asks all again, over new streams those that said nothing. Those of which

@@ -21,6 +21,8 @@ import (
 const (
 	least       = 1 << 10   // bytes that came at once, of which more come most likely: not what is said of a block
 	firstBuffer = 512 << 10 // bytes that a message may announce before it sends them
+	maxHeld     = 32 << 20  // bytes of one peer's messages that have not come whole
+	maxHeldAll  = 96 << 20  // of all, before one may have no more than a message
 	maxBlocks   = 4096      // of a message
 	maxSaid     = 16384     // things that a message says of blocks
 )
@@ -43,8 +45,16 @@ type presence struct {
 func (c *Client) Receive(p peer.ID, stream io.Reader) error {
 	in := bufio.NewReader(&moves{Reader: stream, c: c, p: p})
 	for {
-		b, err := readMessage(in)
+		held := int64(0)
+		b, err := readMessage(in, func(n int64) error {
+			held += n
+			return c.hold(p, n)
+		})
+		_ = c.hold(p, -held)
 		if err != nil {
+			if errors.Is(err, ErrFlood) {
+				c.cfg.Leave(p, err)
+			}
 			if err == io.EOF {
 				return nil
 			}
@@ -79,8 +89,26 @@ func (m *moves) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// readMessage reads one, with its length before it. io.EOF: there is none.
-func readMessage(in *bufio.Reader) ([]byte, error) {
+// hold counts bytes of messages that have not come whole. A peer may have so many of them,
+// and fewer if all together have too many.
+func (c *Client) hold(p peer.ID, n int64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.holds += n
+	r := c.peers[p]
+	if r == nil {
+		return nil // it is gone, and its stream too
+	}
+	r.holds += n
+	if n > 0 && (r.holds > maxHeld || r.holds > network.MessageSizeMax && c.holds > maxHeldAll) {
+		return ErrFlood
+	}
+	return nil
+}
+
+// readMessage reads one, with its length before it. io.EOF: there is none. hold is told of
+// bytes before they are read.
+func readMessage(in *bufio.Reader, hold func(n int64) error) ([]byte, error) {
 	size, err := binary.ReadUvarint(in)
 	switch {
 	case err != nil:
@@ -89,8 +117,15 @@ func readMessage(in *bufio.Reader) ([]byte, error) {
 		return nil, fmt.Errorf("a message of %d bytes; at most %d", size, network.MessageSizeMax)
 	}
 	b := bytes.NewBuffer(make([]byte, 0, min(size, firstBuffer)))
-	if _, err := io.CopyN(b, in, int64(size)); err != nil {
-		return nil, errors.Join(io.ErrUnexpectedEOF, err)
+	for rest := int64(size); rest > 0; {
+		n := min(rest, firstBuffer)
+		if err := hold(n); err != nil {
+			return nil, err
+		}
+		if _, err := io.CopyN(b, in, n); err != nil {
+			return nil, errors.Join(io.ErrUnexpectedEOF, err)
+		}
+		rest -= n
 	}
 	return b.Bytes(), nil
 }
@@ -202,6 +237,7 @@ func (c *Client) received(p peer.ID, m reply) {
 		for _, s := range m.said {
 			c.saidLocked(r, s, now)
 		}
+		c.fillLocked(now)
 		left = r.unasked > maxUnasked
 	}
 	c.mu.Unlock()
@@ -224,7 +260,7 @@ func (c *Client) cameLocked(r *remote, key digest, b []byte, now time.Time) {
 		r.heard, r.came = now, now
 		if q := w.at[r]; q != nil {
 			r.trippedLocked(q, now)
-			r.gaveLocked(q, now)
+			r.gaveLocked(q, len(b), now)
 		}
 		w.group.score[r] = min(w.group.score[r]+1, maxScore)
 		w.bytes = b[:len(b):len(b)]

@@ -41,8 +41,10 @@ type remote struct {
 	near    time.Duration // of a block when little else is asked for, about
 	latency time.Duration // of a block, smoothed
 	service time.Duration // of one more block beside others, smoothed
+	size    int           // of a block in bytes, smoothed
 	heard   time.Time     // last, an answer of any kind
 	came    time.Time     // last, a block, or that it lacks one that it was asked for
+	holds   int64         // bytes of its messages that have not come whole
 	moved   atomic.Int64  // when bytes came last, in ns since Client.begun; not guarded
 	fails   int           // times in a row that it was late and silent
 	rests   time.Time     // until when it is asked last
@@ -68,6 +70,15 @@ func (r *remote) costLocked(now time.Time) time.Duration {
 		cost += time.Hour
 	}
 	return cost
+}
+
+// room is how many blocks it may be asked for at a time: so many answers can be on their way.
+func (r *remote) room() int {
+	if r.gave == 0 {
+		return newOwes
+	}
+	size := max(r.size, 1)
+	return min(maxAnswers*max(1, packed/size), maxOwes, max(maxCome/size, minOwes))
 }
 
 // lateAtLocked is when a question for a block is late: nothing came of the peer for a while,
@@ -127,7 +138,7 @@ func (r *remote) restLocked(now time.Time) {
 }
 
 // gaveLocked takes a block into account that came for a question.
-func (r *remote) gaveLocked(q *question, now time.Time) {
+func (r *remote) gaveLocked(q *question, size int, now time.Time) {
 	r.fails, r.rests = 0, time.Time{}
 	if !q.block {
 		return // a small one, in place of saying that it has it
@@ -135,9 +146,10 @@ func (r *remote) gaveLocked(q *question, now time.Time) {
 	took := max(now.Sub(q.since), time.Microsecond)
 	each := took / time.Duration(max(q.beside, 1))
 	if r.gave++; r.gave == 1 {
-		r.near, r.latency, r.service = took, took, each
+		r.near, r.latency, r.service, r.size = took, took, each, size
 		return
 	}
+	r.size += (size - r.size) / 8
 	r.latency += (took - r.latency) / 8
 	r.service += (each - r.service) / 8
 	if took < r.near {
