@@ -44,6 +44,7 @@ func newMember(s Source) *member {
 	m := &member{Source: s, window: firstWindow, most: maxWindow}
 	if w, ok := s.(Wide); ok {
 		m.most = w.Width()
+		m.window = max(m.window, m.most/4) // who is wide has a window of his own
 	}
 	return m
 }
