@@ -39,6 +39,7 @@ var rooms = []struct {
 	{"fetch", 2, []string{"cache", "cache/extent"}},
 	{"fetch/swarm/...", 2, []string{"fetch/swarm/...", "cache/extent"}},
 	{"btfs/...", 2, []string{"btfs/..."}},
+	{"wallet/...", 2, []string{"wallet/..."}},
 
 	{"cache", 1, []string{"cache/extent"}},
 
@@ -66,6 +67,10 @@ var homes = map[string][]string{
 	"github.com/klauspost":          {"btfs/unixfs"},
 	"google.golang.org/protobuf":    {"btfs/..."}, // its wire format
 	"github.com/spaolacci/murmur3":  {"btfs/unixfs"},
+	"github.com/ethereum":           {"wallet/..."},
+	"github.com/holiman/uint256":    {"wallet"},
+	"github.com/cosmos/go-bip39":    {"wallet"},
+	"github.com/google/uuid":        {"wallet"}, // of key files
 	"github.com/urfave/cli":         {"cmd/btmount"},
 	"gopkg.in/natefinch":            {"cmd/btmount"},
 	"github.com/knadh/koanf":        {"cmd/btmount"},
