@@ -53,6 +53,7 @@ var testRooms = map[string][]string{
 	"fetch/fetchtest": {"fetch", "cache", "cache/extent"},
 	"btfs/btfstest":   {"btfs/block", "btfs/car"},
 
+	"wallet/chaintest":    nil,
 	"btfs/btfstest/peers": {"btfs/btfstest", "btfs/bitswap", "btfs/btns"},
 }
 
@@ -68,7 +69,7 @@ var homes = map[string][]string{
 	"google.golang.org/protobuf":    {"btfs/..."}, // its wire format
 	"github.com/spaolacci/murmur3":  {"btfs/unixfs"},
 	"github.com/ethereum":           {"wallet/..."},
-	"github.com/holiman/uint256":    {"wallet"},
+	"github.com/holiman/uint256":    {"wallet", "wallet/chain"},
 	"github.com/cosmos/go-bip39":    {"wallet"},
 	"github.com/google/uuid":        {"wallet"}, // of key files
 	"github.com/urfave/cli":         {"cmd/btmount"},
