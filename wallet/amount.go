@@ -105,15 +105,17 @@ func (a Amount) In(u Unit) string {
 	return whole + " " + string(u)
 }
 
-var amounts = regexp.MustCompile(`^(0|[1-9][0-9]{0,77})(?:\.([0-9]{1,78}))? ?(BTT|WBTT|wei)?$`)
+var amounts = regexp.MustCompile(`^(0|[1-9][0-9]*)(?:\.([0-9]+))? ?(BTT|WBTT|wei)?$`)
+
+const maxDigits = 78 // of 2^256-1
 
 // ParseAmount reads an amount such as "12.5BTT", "0.1 WBTT" or "1000 wei". One without a
 // unit is in the unit or, if that is "", refused. It takes nothing that is not exact: no
 // exponent, sign, hexadecimal, leading zeros, or more than 18 digits behind the point (none
 // of wei). Errors are ErrAmount and ErrOverflow.
 func ParseAmount(s string, unit Unit) (Amount, Unit, error) {
-	m := amounts.FindStringSubmatch(s)
-	if m == nil {
+	m := amounts.FindStringSubmatch(s[:min(len(s), 4*maxDigits)])
+	if m == nil || len(s) > 4*maxDigits {
 		return Amount{}, "", fmt.Errorf("%w: give a number and its unit, such as 12.5BTT", ErrAmount)
 	}
 	if m[3] != "" {
@@ -143,11 +145,11 @@ func ParseAmount(s string, unit Unit) (Amount, Unit, error) {
 // MarshalText writes the wei in decimal digits.
 func (a Amount) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
-var wholes = regexp.MustCompile(`^(0|[1-9][0-9]{0,77})$`)
+var wholes = regexp.MustCompile(`^(0|[1-9][0-9]*)$`)
 
 // UnmarshalText reads what MarshalText writes and nothing else.
 func (a *Amount) UnmarshalText(text []byte) error {
-	if !wholes.Match(text) {
+	if len(text) > maxDigits || !wholes.Match(text) {
 		return ErrAmount
 	}
 	n, err := uint256.FromDecimal(string(text))

@@ -26,7 +26,7 @@ var rooms = []struct {
 	row  int
 	may  []string
 }{
-	{"cmd/btmount", 4, []string{"cmd/daemon", "cmd/control", "fetch/swarm/metainfo", "fs", "fs/tree", "btfs/..."}},
+	{"cmd/btmount", 4, []string{"cmd/daemon", "cmd/control", "fetch/swarm/metainfo", "fs", "fs/tree", "btfs/...", "wallet/..."}},
 	{"cmd/daemon", 3, []string{"cmd/control", "cmd/objects", "fs/...", "fetch/...", "btfs/...", "cache/..."}},
 	{"cmd/objects", 3, []string{"fs", "fs/tree", "fetch", "btfs/...", "cache/..."}}, // cmd/daemon grafts it
 	{"cmd/control", 3, nil}, // what it serves comes from cmd/daemon, through its interface

@@ -4,6 +4,7 @@
 //	btmount unmount MOUNTPOINT
 //	btmount cache COMMAND                 asks the daemon of a mount
 //	btmount btfs COMMAND CID[/path]       asks gateways and nodes of BTFS, or a node of one's own
+//	btmount wallet COMMAND                keys, balances, transfers and the ledger of your BTT
 //	btmount seed PATH
 //	btmount demo
 //
@@ -76,7 +77,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Version:   version,
 		Writer:    stdout,
 		ErrWriter: stderr,
-		Commands:  []*cli.Command{mountCommand(), unmountCommand(), cacheCommand(), btfsCommand(), seedCommand(), demoCommand(), versionCommand()},
+		Commands:  []*cli.Command{mountCommand(), unmountCommand(), cacheCommand(), btfsCommand(), walletCommand(), seedCommand(), demoCommand(), versionCommand()},
 		// Errors are printed by run, once.
 		ExitErrHandler:            func(*cli.Context, error) {},
 		HideHelpCommand:           true,

@@ -14,9 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/urfave/cli/v2"
 	"go.uber.org/goleak"
 
 	"github.com/btmount/btmount/fetch/swarm/metainfo"
+	"github.com/btmount/btmount/wallet"
 )
 
 // mainVar makes the test binary be btmount: so the tests run the real command, with
@@ -26,11 +28,16 @@ const mainVar = "TEST_IS_BTMOUNT"
 var update = flag.Bool("update", false, "write the golden files")
 
 func TestMain(m *testing.M) {
+	// go-ethereum's chain, which only the tests have, puts these below a heading of its own.
+	cli.HelpFlag.(*cli.BoolFlag).Category = ""
+	cli.VersionFlag.(*cli.BoolFlag).Category = ""
 	if os.Getenv(mainVar) != "" {
+		openKeys = wallet.OpenLightKeys
 		main()
 	}
 	flag.Parse()
-	goleak.VerifyTestMain(m)
+	// The last two are what go-ethereum's chain leaves behind when it is closed.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/syndtr/goleveldb/leveldb.(*DB).mpoolDrain"), goleak.IgnoreTopFunction("github.com/ethereum/go-ethereum/core.(*txSenderCacher).cache"))
 }
 
 // place is a folder with a home, a mountpoint and a sample torrent in it.
@@ -43,7 +50,7 @@ type place struct {
 func newPlace(t *testing.T) *place {
 	t.Helper()
 	p := &place{t: t, dir: t.TempDir()}
-	p.env = []string{mainVar + "=1", "HOME=" + p.path("home"), "PATH=" + os.Getenv("PATH"), "BTMOUNT_BTFS_NETWORK=none"} // nobody in the world is asked
+	p.env = []string{mainVar + "=1", "GORACE=atexit_sleep_ms=0", "HOME=" + p.path("home"), "PATH=" + os.Getenv("PATH"), "BTMOUNT_BTFS_NETWORK=none"} // nobody in the world is asked
 	for _, d := range []string{"home", "mnt"} {
 		if err := os.Mkdir(p.path(d), 0o755); err != nil {
 			t.Fatal(err)

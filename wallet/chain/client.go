@@ -79,6 +79,9 @@ type View struct {
 	Nodes  []NodeStatus
 }
 
+// Usable is how many nodes could be used.
+func (v View) Usable() int { return len(v.good) }
+
 // Look asks every node for its chain and head. It fails with ErrNoNode if none can be used;
 // the view then has the reasons.
 func (c *Client) Look(ctx context.Context) (View, error) {

@@ -16,6 +16,9 @@ import (
 	"github.com/btmount/btmount/wallet/durable"
 )
 
+// Hash is that of a transaction or a block.
+type Hash = common.Hash
+
 // State is what is known of a transaction.
 type State string
 
@@ -38,8 +41,8 @@ type Tx struct {
 	Unit     wallet.Unit    `json:"unit"` // BTT or WBTT
 	Amount   wallet.Amount  `json:"amount"`
 	Fee      wallet.Amount  `json:"fee"` // most, then what it was
-	Hash     common.Hash    `json:"hash"`
-	Replaces *common.Hash   `json:"replaces,omitempty"`
+	Hash     Hash           `json:"hash"`
+	Replaces *Hash          `json:"replaces,omitempty"`
 	Raw      hexutil.Bytes  `json:"raw"` // as it is sent
 	Signed   time.Time      `json:"signed"`
 	State    State          `json:"state"`
@@ -47,7 +50,7 @@ type Tx struct {
 }
 
 type txEnd struct {
-	Hash  common.Hash   `json:"hash"`
+	Hash  Hash          `json:"hash"`
 	State State         `json:"state"`
 	Fee   wallet.Amount `json:"fee"`
 	Block uint64        `json:"block,omitempty"`
@@ -136,7 +139,7 @@ func (t Tx) check() error {
 	return nil
 }
 
-func (j *Journal) findLocked(h common.Hash) int {
+func (j *Journal) findLocked(h Hash) int {
 	return slices.IndexFunc(j.all, func(t Tx) bool { return t.Hash == h })
 }
 

@@ -21,11 +21,11 @@ var (
 
 // Order is what is to be done.
 type Order struct {
-	What   string // send, wrap or unwrap
-	From   wallet.Address
-	To     wallet.Address // of send
-	Unit   wallet.Unit    // of send, BTT or WBTT
-	Amount wallet.Amount
+	What   string         `json:"what"` // send, wrap or unwrap
+	From   wallet.Address `json:"from"`
+	To     wallet.Address `json:"to"`   // of send
+	Unit   wallet.Unit    `json:"unit"` // of send, BTT or WBTT
+	Amount wallet.Amount  `json:"amount"`
 }
 
 // Plan is an order with its price.
@@ -56,7 +56,7 @@ func (c *Client) message(o Order) (m message, err error) {
 	}
 	switch {
 	case o.What == "send" && o.Unit == wallet.BTT:
-		return message{o.To, o.Amount, nil}, nil
+		return message{to: o.To, value: o.Amount}, nil
 	case o.What == "send" && o.Unit == wallet.WBTT:
 		return message{*c.profile.WBTT, wallet.Amount{}, call(transfer, word(o.To.Bytes()), o.Amount.Bytes32())}, nil
 	case o.What == "wrap":

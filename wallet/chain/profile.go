@@ -126,6 +126,14 @@ func (p Profile) check() error {
 	return nil
 }
 
+// Hosts are the nodes without the paths, in which keys may be.
+func (p Profile) Hosts() (hosts []string) {
+	for _, r := range p.RPC {
+		hosts = append(hosts, newNode(r, nil).name)
+	}
+	return hosts
+}
+
 // checkURL takes https, and http to this machine and its own network only: who sits between
 // could lie for all nodes.
 func checkURL(s string) error {

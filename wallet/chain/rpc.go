@@ -135,10 +135,12 @@ func decode(text []byte, result any) error {
 // quantity is a number as JSON-RPC has it, 0x and hexadecimal digits, of 256 bits.
 type quantity struct{ wallet.Amount }
 
-var quantities = regexp.MustCompile(`^"0x(0|[1-9a-fA-F][0-9a-fA-F]{0,63})"$`)
+var quantities = regexp.MustCompile(`^"0x(0|[1-9a-fA-F][0-9a-fA-F]*)"$`)
+
+const maxQuantity = len(`"0x"`) + 64 // bytes
 
 func (q *quantity) UnmarshalJSON(b []byte) (err error) {
-	if !quantities.Match(b) {
+	if len(b) > maxQuantity || !quantities.Match(b) {
 		return errAnswer
 	}
 	n, err := uint256.FromHex(strings.ToLower(string(b[1 : len(b)-1])))
@@ -152,7 +154,7 @@ func (q *quantity) UnmarshalJSON(b []byte) (err error) {
 type small uint64
 
 func (s *small) UnmarshalJSON(b []byte) error {
-	if !quantities.Match(b) {
+	if len(b) > maxQuantity || !quantities.Match(b) {
 		return errAnswer
 	}
 	n, err := strconv.ParseUint(string(b[3:len(b)-1]), 16, 64)

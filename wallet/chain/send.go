@@ -440,9 +440,9 @@ func (s *Sender) settleLocked(t Tx, state State, fee wallet.Amount) error {
 	return s.Ledger.Refuse(t.Entry, "another transaction took its nonce")
 }
 
-// Wait resumes until the transactions have ended, of a hash or all, and reports how far they
+// Wait resumes until the transactions have ended, those of one order or all, and reports how far they
 // are. It looks once a block.
-func (s *Sender) Wait(ctx context.Context, only *common.Hash, report func([]Progress)) error {
+func (s *Sender) Wait(ctx context.Context, only *Tx, report func([]Progress)) error {
 	tick := time.NewTicker(time.Duration(s.Client.profile.BlockTime))
 	defer tick.Stop()
 	for {
@@ -454,7 +454,7 @@ func (s *Sender) Wait(ctx context.Context, only *common.Hash, report func([]Prog
 		}
 		report(all)
 		if !slices.ContainsFunc(all, func(p Progress) bool {
-			return p.Tx.State == Signed && (only == nil || *only == p.Tx.Hash)
+			return p.Tx.State == Signed && (only == nil || only.Entry == p.Tx.Entry)
 		}) {
 			return nil
 		}
