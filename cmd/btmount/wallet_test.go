@@ -121,9 +121,9 @@ func TestWalletLife(t *testing.T) {
 	}
 	holds(t, p.ok("wallet", "chain", "list"), "bttc   199   rpc.bt.io", "donau  1029", "own    199   127.0.0.1", "in use")
 	holds(t, p.ok("wallet", "chain", "check"), "good", "base fee")
-	holds(t, p.ok("wallet", "balance"), walletOwn+"  1000 BTT  0 WBTT", "on own (199), block 1, as 1 node say")
+	holds(t, p.ok("wallet", "balance"), walletOwn+"  1000 BTT  0 WBTT", "on own (199), block 1, asked of 1 node")
 	// Nothing is signed to look at it.
-	holds(t, p.ok("wallet", "send", walletPayee, "12.5", "--dry-run"), "what   send 12.5 BTT", "to     "+walletPayee+"\n", "from   "+walletOwn+", which has 1000 BTT", "fee    at most 0.000", "(21000 gas at ", "chain  own (199), as 1 node")
+	holds(t, p.ok("wallet", "send", walletPayee, "12.5", "--dry-run"), "what   send 12.5 BTT", "to     "+walletPayee+"\n", "from   "+walletOwn+", which has 1000 BTT", "fee    at most 0.000", "(21000 gas at ", "chain  own (199), asked of 1 node")
 	if p.chain.Nonce(address(t, walletOwn)) != 0 || p.ok("wallet", "ledger") != "" || p.ok("wallet", "tx", "--all") != "" {
 		t.Error("a dry run did something")
 	}

@@ -97,7 +97,7 @@ func walletBalance(ctx context.Context, a *walletAsk) error {
 			for _, b := range out {
 				fmt.Fprintf(w, "%s\t%s\t%s\n", b.Address, b.BTT.In(wallet.BTT), b.WBTT.In(wallet.WBTT))
 			}
-			fmt.Fprintf(w, "on %s (%d), block %d, as %s say\n", p.Name, p.ID, v.Number, count(v.Usable(), "node"))
+			fmt.Fprintf(w, "on %s (%d), block %d, asked of %s\n", p.Name, p.ID, v.Number, count(v.Usable(), "node"))
 		})
 	})
 }
@@ -198,7 +198,7 @@ func (a *walletAsk) showPlan(s *chain.Sender, p chain.Plan, note string) error {
 		}
 		fmt.Fprintf(w, "from\t%s, which has %s and %s\n", p.From, p.Funds.BTT.In(wallet.BTT), p.Funds.WBTT.In(wallet.WBTT))
 		fmt.Fprintf(w, "fee\tat most %s (%d gas at %s)\n", p.Fee.In(wallet.BTT), p.Gas, p.Price.In(wallet.Wei))
-		fmt.Fprintf(w, "chain\t%s (%d), as %s say\n", p.Chain, p.ChainID, count(p.Nodes, "node"))
+		fmt.Fprintf(w, "chain\t%s (%d), asked of %s\n", p.Chain, p.ChainID, count(p.Nodes, "node"))
 		if limits.On() {
 			fmt.Fprint(w, "limits\tthose of btmount wallet limit are for what is spent by itself; this is not\n")
 		}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ethereum/go-ethereum/common/hexutil"
+	"github.com/ethereum/go-ethereum/core/types"
 	"go.uber.org/goleak"
 
 	"github.com/btmount/btmount/wallet"
@@ -545,6 +547,49 @@ func TestFunds(t *testing.T) {
 	if _, err := w.do(s2, w.order("wrap", wallet.BTT, "1")); err == nil || !strings.Contains(err.Error(), "is no such contract") {
 		t.Error(err)
 	}
+}
+
+// A chain that knows less than what was final is another one, or a liar's.
+func TestForgetfulChain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s, end := w.sender()
+	defer end()
+	if _, err := w.do(s, w.order("send", wallet.BTT, "7")); err != nil {
+		t.Fatal(err)
+	}
+	w.finish(s)
+	w.chain = chaintest.New(t, 199, w.key.Address())
+	w.p.RPC, w.p.WBTT = []string{w.chain.Node()}, &w.chain.WBTT
+	s2, end2 := w.sender()
+	defer end2()
+	if _, err := w.do(s2, w.order("send", wallet.BTT, "8")); !errors.Is(err, ErrLie) {
+		t.Error(err)
+	}
+	// Nor is anything signed while another program's transaction waits.
+	if _, err := w.chain.Ask("eth_sendRawTransaction", []any{mustRaw(t, w, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	w.dir = t.TempDir()
+	s3, end3 := w.sender()
+	defer end3()
+	if _, err := w.do(s3, w.order("send", wallet.BTT, "8")); !errors.Is(err, ErrForeign) {
+		t.Error(err)
+	}
+}
+
+// mustRaw signs what another program would.
+func mustRaw(t *testing.T, w *world, nonce uint64) hexutil.Bytes {
+	t.Helper()
+	tx, err := w.key.SignTx(ctx, types.NewTx(&types.LegacyTx{Nonce: nonce, To: &payee, Gas: 21_000, GasPrice: big.NewInt(20e9), Value: big.NewInt(1)}), 199)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := tx.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
 }
 
 // FuzzAnswer: no answer of a node makes us panic, or be read as another number than it says.

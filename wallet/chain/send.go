@@ -198,6 +198,9 @@ func (s *Sender) signLocked(ctx context.Context, v View, t *Tx, tx *types.Transa
 	return nil
 }
 
+// ours are the entries of the ledger that are written here.
+var ours = map[string]bool{"send": true, "wrap": true, "unwrap": true}
+
 // tidyLocked ends what a crash left between intent and signature: what is not in the journal
 // was never sent, and nobody else is about to write it, as the journal is locked.
 func (s *Sender) tidyLocked() error {
@@ -206,7 +209,7 @@ func (s *Sender) tidyLocked() error {
 		return err
 	}
 	for _, e := range entries {
-		if e.State == wallet.Intent && !e.Auto && !slices.ContainsFunc(s.Journal.all, func(t Tx) bool { return t.Entry == e.ID }) {
+		if e.State == wallet.Intent && !e.Auto && ours[e.What] && !slices.ContainsFunc(s.Journal.all, func(t Tx) bool { return t.Entry == e.ID }) {
 			if err := s.Ledger.Refuse(e.ID, "it was not signed"); err != nil {
 				return err
 			}
