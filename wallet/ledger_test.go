@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -77,14 +78,15 @@ func TestNeverOver(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
 			path := filepath.Join(t.TempDir(), "ledger")
 			now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-			clock := func() time.Time { return now }
+			clock, real := func() time.Time { return now }, now
 			l := openLedger(t, path, clock)
 			limits := Limits{PerHour: some(100), PerDay: some(300), PerTorrent: some(900)}
 			if _, err := l.SetLimits(func(Limits) Limits { return limits }); err != nil {
 				t.Fatal(err)
 			}
 			type spending struct {
-				at      time.Time
+				at      time.Time // by the ledger
+				real    time.Time // by a clock that nobody sets
 				torrent string
 				wei     uint64
 			}
@@ -94,7 +96,8 @@ func TestNeverOver(t *testing.T) {
 			for range 400 {
 				switch r.IntN(10) {
 				case 0:
-					now = now.Add(time.Duration(r.IntN(600)) * time.Minute)
+					step := time.Duration(r.IntN(10)) * 30 * time.Minute // so that some are an hour apart to the instant
+					now, real = now.Add(step), real.Add(step)
 				case 1:
 					now = now.Add(-time.Duration(r.IntN(3)) * time.Hour) // somebody sets the clock back
 				case 2: // a crash: what was not durable is gone, and half a row may be there
@@ -136,7 +139,7 @@ func TestNeverOver(t *testing.T) {
 					} else if err != nil {
 						t.Fatal(err)
 					}
-					s.at = e.Time
+					s.at, s.real = e.Time, real
 					open[e.ID] = s
 				}
 			}
@@ -146,7 +149,7 @@ func TestNeverOver(t *testing.T) {
 			torrents := map[string]uint64{}
 			for _, a := range truth {
 				torrents[a.torrent] += a.wei
-				var hour, day uint64
+				var hour, day, realHour, realDay uint64
 				for _, b := range truth {
 					if d := b.at.Sub(a.at); d >= 0 && d <= time.Hour {
 						hour += b.wei
@@ -154,10 +157,19 @@ func TestNeverOver(t *testing.T) {
 					if d := b.at.Sub(a.at); d >= 0 && d <= 24*time.Hour {
 						day += b.wei
 					}
+					if d := b.real.Sub(a.real); d >= 0 && d <= time.Hour {
+						realHour += b.wei
+					}
+					if d := b.real.Sub(a.real); d >= 0 && d <= 24*time.Hour {
+						realDay += b.wei
+					}
 				}
-				if hour > 100 || day > 300 || torrents[a.torrent] > 900 {
+				if realHour > 100 || realDay > 300 || hour > 100 || day > 300 || torrents[a.torrent] > 900 {
 					t.Errorf("%d in an hour, %d in a day, %d for a torrent", hour, day, torrents[a.torrent])
 				}
+			}
+			if all, err := l.Entries(time.Time{}); err != nil || !slices.IsSortedFunc(all, func(a, b Entry) int { return a.Time.Compare(b.Time) }) {
+				t.Error("the ledger is not in order of time", err)
 			}
 			if refused == 0 || len(truth) < 10 {
 				t.Errorf("%d refused, %d spent: this tests little", refused, len(truth))

@@ -212,6 +212,56 @@ func TestWalletKilled(t *testing.T) {
 	}
 }
 
+// Killed at any question that it asks a node, the wallet pays once for each order.
+func TestWalletKilledAnywhere(t *testing.T) {
+	t.Parallel()
+	asked, at := make(chan bool), atomic.Int64{} // questions until it is killed; below 0 it is not
+	p := newWalletPlace(t, func(_ string, _ []any, next func() (json.RawMessage, error)) (json.RawMessage, error) {
+		if at.Add(-1) == 0 {
+			asked <- true
+			return nil, chaintest.ErrHang
+		}
+		return next()
+	})
+	for k := int64(1); ; k++ {
+		at.Store(k)
+		cmd, ended := p.command("wallet", "send", walletPayee, "1", "--yes", "--passphrase-file", p.pass), make(chan error, 1)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		go func() { ended <- cmd.Wait() }() // ends with the process
+		done := false
+		select {
+		case <-asked:
+			_ = cmd.Process.Kill()
+			<-ended
+		case err := <-ended: // it asked fewer questions
+			if done = true; err != nil {
+				t.Fatal(err)
+			}
+		}
+		at.Store(-1)
+		if !done {
+			p.ok("wallet", "tx", "--wait")
+			if p.chain.Nonce(address(t, walletOwn)) < uint64(k) {
+				p.pay("send", walletPayee, "1") // it was not signed, as the user can see
+			}
+		}
+		if got, n := p.chain.Balance(address(t, walletPayee)), p.chain.Nonce(address(t, walletOwn)); got.Cmp(coins(k)) != 0 || n != uint64(k) {
+			t.Fatalf("after %d orders the payee has %s, nonce %d", k, got, n)
+		}
+		if done {
+			if k < 15 {
+				t.Errorf("it asked %d questions", k)
+			}
+			break
+		}
+	}
+	if text := p.ok("wallet", "ledger"); strings.Contains(text, "intent") {
+		t.Error(text)
+	}
+}
+
 // noSecrets looks for passphrase and key in all that was printed and written.
 func (p *walletPlace) noSecrets() {
 	p.t.Helper()

@@ -473,6 +473,33 @@ func TestFalseReceipt(t *testing.T) {
 	w.finish(s)
 }
 
+// A receipt of a block that is not the chain's is none: the transaction is sent again.
+func TestOrphanedReceipt(t *testing.T) {
+	t.Parallel()
+	lying, sent := true, 0
+	w := newWorld(t, []chaintest.Lie{func(m string, p []any, next func() (json.RawMessage, error)) (json.RawMessage, error) {
+		if m == "eth_sendRawTransaction" {
+			sent++
+		}
+		if m == "eth_getTransactionReceipt" && lying {
+			return json.RawMessage(fmt.Sprintf(`{"transactionHash":%q,"blockNumber":"0x1","blockHash":"0x%064x","status":"0x1","gasUsed":"0x5208"}`, p[0], 7)), nil
+		}
+		return next()
+	}})
+	w.chain.Mine(5)
+	s, end := w.sender()
+	defer end()
+	if _, err := w.do(s, w.order("send", wallet.BTT, "7")); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.Resume(ctx)
+	if err != nil || len(all) != 1 || all[0].Tx.State != Signed || all[0].Block != 0 || sent != 2 {
+		t.Errorf("%+v, %v, sent %d times", all, err, sent)
+	}
+	lying = false
+	w.finish(s)
+}
+
 // Of a transaction and its replacement one is paid, and the ledger has it once.
 func TestReplace(t *testing.T) {
 	t.Parallel()
