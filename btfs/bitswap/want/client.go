@@ -89,6 +89,7 @@ type want struct {
 	at      map[*remote]*question
 	spread  bool // all were asked whether they have it
 	rounds  int  // in which all who were left were asked
+	lates   int  // times that all who were asked were late
 	held    bool // in Client.held
 	timer   *time.Timer
 }

@@ -16,9 +16,9 @@
 // Who is asked says within a round trip that it lacks the block, or sends it, or is busy
 // sending others. A question is late when nothing at all came of its peer for a few times
 // what its answers take, or when others came and this block did not for much longer; then the
-// next peer is asked too. The late one is asked last for a while, twice as long each time, but
-// its question stands: whatever comes first counts, and all others are told that it came.
-// When nobody is left to ask, all begins again after a while, over new streams: a question can
+// next peer is asked too, then two, four and eight at a time. The late one is asked last for a
+// while, twice as long each time, but its question stands: whatever comes first counts, and all
+// others are told that it came. When nobody is left to ask, all begins again after a while, over new streams: a question can
 // get lost in a peer that is not this one.
 //
 // One peer is asked for at most 64 answers or 16 MiB at a time, more if its blocks are so small

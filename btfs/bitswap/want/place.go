@@ -196,7 +196,10 @@ func (c *Client) look(w *want) {
 	case open:
 		c.armLocked(w, now)
 	case waited:
-		c.placeLocked(w, now)
+		w.lates++
+		for range 1 << min(w.lates-1, 3) {
+			c.placeLocked(w, now)
+		}
 	default:
 		c.beginLocked(w, now)
 	}

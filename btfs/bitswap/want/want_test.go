@@ -247,6 +247,20 @@ func TestSilentPeers(t *testing.T) {
 	})
 }
 
+// Many such, who are nearer than the honest one, are gone through faster and faster.
+func TestManySilentPeers(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, n *crowd) {
+		for range 30 {
+			n.add(&fake{trip: 50 * time.Millisecond, answer: silent})
+		}
+		n.add(&fake{trip: 100 * time.Millisecond})
+		if took := n.get(0); took > 3*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
 // One that stops to send is given up for the next within a moment.
 func TestStopsSending(t *testing.T) {
 	t.Parallel()
