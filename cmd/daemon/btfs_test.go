@@ -1,7 +1,6 @@
 package daemon_test
 
 import (
-	"context"
 	"net/netip"
 	"strings"
 	"testing"
@@ -71,18 +70,14 @@ func TestBTFSIsBound(t *testing.T) {
 	path := btfs.Path{CID: btfstest.Named(t, fixtures, "file-mode").CID}
 	for _, ws := range []bool{false, true} {
 		p := btfspeers.New(t, btfspeers.Config{Store: store, WebSocket: ws})
-		from := make(chan string, 10)
 		cfg := daemon.BTFSConfig{Peers: []string{p.Addr()}, Bootstrap: []string{p.Addr()}, Bind: "127.0.0.7"}
-		go func() {
-			for _, c := range waitConns(t.Context(), p) {
-				from <- c
-			}
-			close(from)
-		}()
 		if err := openBTFS(t, cfg, path); err != nil {
 			t.Errorf("WebSocket %v: %v", ws, err)
 		}
-		for addr := range from {
+		if len(p.Callers()) == 0 {
+			t.Errorf("WebSocket %v: nobody connected", ws)
+		}
+		for _, addr := range p.Callers() {
 			if !strings.Contains(addr, "127.0.0.7") {
 				t.Errorf("from %s", addr)
 			}
@@ -91,21 +86,6 @@ func TestBTFSIsBound(t *testing.T) {
 	if err := openBTFS(t, daemon.BTFSConfig{Bind: "198.51.100.77"}, path); err == nil || !strings.Contains(err.Error(), "no interface has this address") {
 		t.Error(err)
 	}
-}
-
-// waitConns returns where those are who connect first.
-func waitConns(ctx context.Context, p *btfspeers.Peer) (all []string) {
-	for len(all) == 0 {
-		for _, c := range p.Host.Network().Conns() {
-			all = append(all, c.RemoteMultiaddr().String())
-		}
-		select {
-		case <-time.After(time.Millisecond):
-		case <-ctx.Done():
-			return all
-		}
-	}
-	return all
 }
 
 // Nodes of the world lead to no place in the private network or on this machine; those on

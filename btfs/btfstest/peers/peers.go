@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/rand"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	dht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
+	inet "github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
@@ -58,6 +60,16 @@ type Config struct {
 type Peer struct {
 	Host host.Host
 	DHT  *dht.IpfsDHT
+
+	mu      sync.Mutex
+	callers []string
+}
+
+// Callers returns the multiaddrs of all who connected to it until now.
+func (p *Peer) Callers() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]string(nil), p.callers...)
 }
 
 // New starts a peer, which ends with the test.
@@ -90,7 +102,14 @@ func New(t testing.TB, cfg Config) *Peer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Close() })
-	p := &Peer{h, d}
+	p := &Peer{Host: h, DHT: d}
+	h.Network().Notify(&inet.NotifyBundle{ConnectedF: func(_ inet.Network, c inet.Conn) {
+		if c.Stat().Direction == inet.DirInbound {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.callers = append(p.callers, c.RemoteMultiaddr().String())
+		}
+	}})
 	net := bsnet.NewFromIpfsHost(h)
 	var r network.Receiver = &faulty{net, cfg.Fault}
 	if cfg.Fault == None {
