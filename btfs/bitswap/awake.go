@@ -12,6 +12,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/btmount/btmount/btfs/source"
@@ -210,9 +211,11 @@ func (a *awake) dial(t typed) error {
 	ctx, cancel := context.WithTimeout(a.ctx, dialTimeout)
 	defer cancel()
 	start := time.Now()
+	again := false // it failed a moment ago, and what that was says more
 	addrs, err := a.addresses(ctx, t)
 	if err == nil {
 		err = a.host.Connect(ctx, peer.AddrInfo{ID: t.id, Addrs: addrs})
+		again = errors.Is(err, swarm.ErrDialBackoff)
 		if err != nil {
 			err = plainly(err, a.n.reachedSince(start, addrs))
 		}
@@ -222,7 +225,9 @@ func (a *awake) dial(t typed) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.answers[t.text] = err
+	if !again || a.answers[t.text] == nil {
+		a.answers[t.text] = err
+	}
 	if err != nil {
 		a.n.log.Debug("a BTFS node is not reached", "node", t.text, "err", err)
 	}
