@@ -74,13 +74,11 @@ func (a *ahead) begin(f func()) bool {
 
 // looked is called when a name of a directory was looked up.
 func (a *ahead) looked(f *Forest, d *node, name string) {
-	f.mu.Lock()
-	w := f.hot.get(d)
-	f.mu.Unlock()
-	if w == nil || w.listing == nil {
+	l := f.listed(d)
+	if l == nil {
 		return
 	}
-	for _, next := range a.next(a.looks, d, w.listing, name, maxAhead) {
+	for _, next := range a.next(a.looks, d, l, name, maxAhead) {
 		select {
 		case a.slots <- struct{}{}:
 		default:
@@ -102,13 +100,11 @@ func (a *ahead) finished(f *Forest, n *node) {
 	if d == nil {
 		return
 	}
-	f.mu.Lock()
-	w := f.hot.get(d)
-	f.mu.Unlock()
-	if w == nil || w.listing == nil {
+	l := f.listed(d)
+	if l == nil {
 		return
 	}
-	names := a.next(a.reads, d, w.listing, n.name, maxFiles)
+	names := a.next(a.reads, d, l, n.name, maxFiles)
 	if len(names) == 0 {
 		return
 	}

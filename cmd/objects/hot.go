@@ -113,13 +113,20 @@ func (l *listing) order(dir [32]byte) {
 	l.orders = [2]order{orderOf(l.names), orderOf(byIno)}
 }
 
+// listed returns the names of a directory if they are in memory.
+func (f *Forest) listed(d *node) *listing {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if w := f.hot.get(d); w != nil {
+		return w.listing
+	}
+	return nil
+}
+
 // listing returns the names of a directory.
 func (f *Forest) listing(ctx context.Context, d *node) (*listing, error) {
-	f.mu.Lock()
-	w := f.hot.get(d)
-	f.mu.Unlock()
-	if w != nil && w.listing != nil {
-		return w.listing, nil
+	if l := f.listed(d); l != nil {
+		return l, nil
 	}
 	o, err := f.object(ctx, d)
 	if err != nil {

@@ -604,3 +604,36 @@ func TestRootAndDue(t *testing.T) {
 		t.Errorf("asked for blocks of %v", a.roots)
 	}
 }
+
+// Many may list a directory and look into it at once.
+func TestTogether(t *testing.T) {
+	all, store := btfstest.Fixtures(t)
+	b := newBed(t, t.TempDir(), store, 1<<30)
+	f := btfstest.Named(t, all, "dir-hamt")
+	dir, err := b.walk(t.Context(), f.CID.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var everybody sync.WaitGroup
+	for range 8 {
+		everybody.Go(func() {
+			n := 0
+			for _, err := range b.List(t.Context(), dir.ID, 0) {
+				if n++; err != nil {
+					t.Error(err)
+				}
+			}
+			if n != len(f.Files) {
+				t.Errorf("%d names", n)
+			}
+		})
+		everybody.Go(func() {
+			for _, file := range f.Files[:50] {
+				if _, err := b.Lookup(t.Context(), dir.ID, file.Path); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	everybody.Wait()
+}
